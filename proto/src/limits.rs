@@ -1,0 +1,60 @@
+//! Every bound of the protocol, in one file. A request or record beyond one is refused with an
+//! error that names it; nothing is truncated.
+
+use std::time::Duration;
+
+/// Longest target name: one RFC 1123 label.
+pub const TARGET_NAME_BYTES: usize = 63;
+/// Longest `host:port` of a pod.
+pub const POD_ADDRESS_BYTES: usize = 255;
+/// Longest application version that a Slicelet may register.
+pub const APP_VERSION_BYTES: usize = 128;
+/// Longest free text of an operator (description, reason of a hold, audit note).
+pub const TEXT_BYTES: usize = 512;
+
+/// Targets of one Assigner.
+pub const TARGETS: usize = 1_024;
+/// Slices of one target.
+pub const SLICES_PER_TARGET: usize = 1 << 20;
+/// Slices that a new target may be cut into.
+pub const INITIAL_SLICES: usize = 1 << 16;
+/// Live sessions of one target.
+pub const SESSIONS_PER_TARGET: usize = 32_768;
+/// Ghosts kept by session; beyond it only an operator's word ends an arming.
+pub const GHOSTS_PER_TARGET: usize = 1_024;
+/// Replicas of one slice, its owner not counted.
+pub const REPLICAS_PER_SLICE: usize = 16;
+/// Steps in one plan.
+pub const PLAN_STEPS: usize = 4_096;
+/// Open handoffs of one target.
+pub const OPEN_HANDOFFS_PER_TARGET: usize = 4_096;
+/// Successors named in one expiry.
+pub const SUCCESSORS: usize = 1 << 16;
+
+/// Words in one renewal.
+pub const WORDS_PER_RENEWAL: usize = OPEN_HANDOFFS_PER_TARGET;
+/// Transmissions of renewals that a Holder remembers while unanswered.
+pub const OUTSTANDING_RENEWALS: usize = 64;
+/// Messages about handoffs that are not (yet) in the view, kept by a Holder.
+pub const EARLY_HANDOFF_MESSAGES: usize = 1_024;
+/// Renewals that a Grantor collects before it refuses more.
+pub const PENDING_RENEWALS: usize = 1 << 17;
+/// Hints that a Router keeps beside its map.
+pub const ROUTER_HINTS: usize = 4_096;
+
+/// Shortest time to live of a session.
+pub const TTL_MIN: Duration = Duration::from_millis(200);
+/// Longest time to live of a session.
+pub const TTL_MAX: Duration = Duration::from_secs(300);
+/// Longest deadline of a handoff.
+pub const HANDOFF_DEADLINE_MAX: Duration = Duration::from_secs(3_600);
+
+/// Largest message on a session stream or of an ordinary request, in bytes.
+pub const MESSAGE_BYTES: usize = 4 << 20;
+/// Largest full view, in bytes; bounds what a Clerk or Slicelet must accept at once.
+pub const VIEW_BYTES: usize = 128 << 20;
+
+/// Incarnations fit in 15 bits, so that a token fits a signed 64-bit column.
+pub const INCARNATION_MAX: u16 = (1 << 15) - 1;
+/// Log indexes fit in 48 bits: at a million commits per second, nine years.
+pub const NUMBER_MAX: u64 = (1 << 48) - 1;
