@@ -13,12 +13,14 @@
 pub mod clock;
 pub mod command;
 pub mod error;
+pub mod grantor;
 pub mod id;
 pub mod key;
 pub mod limits;
 pub mod message;
 pub mod slice;
 pub mod slice_map;
+pub mod table;
 pub mod target;
 pub mod view;
 #[cfg(feature = "wire")]

@@ -1,0 +1,48 @@
+//! Handoffs: completed, cancelled, asked to cancel. Begun in a plan.
+
+use super::{Applied, Entry, Event, TargetState};
+use crate::command::{EndWord, Reply};
+use crate::error::Rejection;
+use crate::id::{HandoffId, SessionId};
+use crate::view::Assigned;
+
+impl TargetState {
+    /// On the source's *surrendered* or the destination's *accepted* the slice is the
+    /// destination's; ◆ if that session has closed it falls vacant instead.
+    pub(super) fn complete_handoff(&mut self, entry: &mut Entry, id: HandoffId, word: EndWord) -> Applied {
+        let (slice, assigned, from, handoff) = self.of_handoff(id)?;
+        let (speaker, part) = match word {
+            EndWord::Surrendered(speaker) => (speaker, from.session),
+            EndWord::Accepted(speaker) => (speaker, handoff.to),
+        };
+        if speaker != part {
+            return Err(Rejection::NotAParty(speaker, id));
+        }
+        let owner = self.owner_after(handoff.to, handoff.epoch);
+        let replicas = assigned.replicas.iter().copied().filter(|replica| *replica != handoff.to).collect();
+        self.put(entry, slice, Assigned { owner, handoff: None, replicas });
+        entry.event(Event::HandoffEnded { target: self.name.clone(), handoff: id, completed: true });
+        Ok(Reply::Done)
+    }
+
+    /// ◆ Only the source's word ends a handoff without effect.
+    pub(super) fn cancel_handoff(&mut self, entry: &mut Entry, id: HandoffId, refused_by: SessionId) -> Applied {
+        let (slice, assigned, from, _) = self.of_handoff(id)?;
+        if refused_by != from.session {
+            return Err(Rejection::NotAParty(refused_by, id));
+        }
+        self.put(entry, slice, Assigned { handoff: None, ..assigned });
+        entry.event(Event::HandoffEnded { target: self.name.clone(), handoff: id, completed: false });
+        Ok(Reply::Done)
+    }
+
+    /// Puts the question into the source's view. It is durable: a new leader need not remember it.
+    pub(super) fn ask_cancel(&mut self, entry: &mut Entry, id: HandoffId) -> Applied {
+        let (slice, assigned, _, mut handoff) = self.of_handoff(id)?;
+        if !handoff.ask_cancel {
+            handoff.ask_cancel = true;
+            self.put(entry, slice, Assigned { handoff: Some(handoff), ..assigned });
+        }
+        Ok(Reply::Done)
+    }
+}

@@ -1,0 +1,146 @@
+//! Plans: compare-and-set on the slices that each step touches and on the configuration's version.
+
+use super::record::{MetaRecord, RecordKey};
+use super::{Applied, Entry, TargetState};
+use crate::command::{PlanStep, Reply};
+use crate::error::Rejection;
+use crate::id::{Epoch, HandoffId, SessionId};
+use crate::limits;
+use crate::slice::Slice;
+use crate::target::Mode;
+use crate::view::{Assigned, Handoff, Lease};
+
+type Step = Result<(), Rejection>;
+
+impl TargetState {
+    pub(super) fn apply_plan(
+        &mut self,
+        entry: &mut Entry,
+        meta: &mut MetaRecord,
+        restore_wait: bool,
+        config_version: u64,
+        steps: Vec<PlanStep>,
+    ) -> Applied {
+        self.if_leaving()?;
+        self.expect_version(Some(config_version))?;
+        if restore_wait {
+            return Err(Rejection::RestoreWait);
+        }
+        if steps.len() > limits::PLAN_STEPS {
+            return Err(Rejection::Limit { what: "steps in a plan", most: limits::PLAN_STEPS });
+        }
+        let results = steps.into_iter().map(|step| self.apply_step(entry, meta, step)).collect();
+        Ok(Reply::Plan(results))
+    }
+
+    fn apply_step(&mut self, entry: &mut Entry, meta: &mut MetaRecord, step: PlanStep) -> Step {
+        match step {
+            PlanStep::Grant { slice, to } => self.grant(entry, slice, to),
+            PlanStep::BeginHandoff { slice, from, to } => self.begin_handoff(entry, meta, slice, from, to),
+            PlanStep::Reassign { slice, from, to } => self.reassign(entry, slice, from, to),
+            PlanStep::Split { slice, owner, at } => self.split(entry, slice, owner, at),
+            PlanStep::Merge { left, right, owner } => self.merge(entry, left, right, owner),
+            PlanStep::SetReplicas { slice, owner, replicas } => self.set_replicas(entry, slice, owner, replicas),
+        }
+    }
+
+    /// The slice, if it is as the plan saw it: this range, this owner at this epoch, and
+    /// ◆ no open handoff, which is never replaced, re-aimed, split or merged.
+    fn unchanged(&self, slice: Slice, owner: Option<Lease>) -> Result<Assigned, Rejection> {
+        let assigned = self.exactly(slice)?;
+        match assigned.handoff {
+            Some(handoff) => Err(Rejection::HandoffOpen(slice, handoff.id)),
+            None if assigned.owner != owner => Err(Rejection::SliceChanged(slice)),
+            None => Ok(assigned.clone()),
+        }
+    }
+
+    fn live(&self, session: SessionId) -> Step {
+        if self.is_live(session) { Ok(()) } else { Err(Rejection::UnknownSession(session)) }
+    }
+
+    fn grant(&mut self, entry: &mut Entry, slice: Slice, to: SessionId) -> Step {
+        let assigned = self.unchanged(slice, None)?;
+        self.live(to)?;
+        let owner = Some(Lease { session: to, epoch: Epoch::mint(entry.generation) });
+        self.put(entry, slice, Assigned { owner, ..assigned });
+        Ok(())
+    }
+
+    fn begin_handoff(&mut self, entry: &mut Entry, meta: &mut MetaRecord, slice: Slice, from: Lease, to: SessionId) -> Step {
+        let assigned = self.unchanged(slice, Some(from))?;
+        self.live(to)?;
+        if to == from.session {
+            return Err(Rejection::BadStep("a slice cannot be handed off to its owner"));
+        }
+        if self.open_handoffs() >= limits::OPEN_HANDOFFS_PER_TARGET {
+            return Err(Rejection::Limit { what: "open handoffs", most: limits::OPEN_HANDOFFS_PER_TARGET });
+        }
+        let id = HandoffId::mint(meta.incarnation, meta.next_handoff).ok_or(Rejection::TokensExhausted)?;
+        meta.next_handoff += 1;
+        entry.touched.insert(RecordKey::Meta);
+        let epoch = Epoch::mint(entry.generation);
+        let handoff = Some(Handoff { id, to, epoch, ask_cancel: false, to_closed: false });
+        self.put(entry, slice, Assigned { handoff, ..assigned });
+        Ok(())
+    }
+
+    /// ◆ Not while arming: from the commit that begins it, ownership moves only by the strong rules.
+    fn reassign(&mut self, entry: &mut Entry, slice: Slice, from: Option<Lease>, to: SessionId) -> Step {
+        self.only_eventual()?;
+        let assigned = self.unchanged(slice, from)?;
+        self.live(to)?;
+        if assigned.owner.is_some_and(|owner| owner.session == to) {
+            return Err(Rejection::BadStep("the session owns the slice already"));
+        }
+        let owner = Some(Lease { session: to, epoch: Epoch::mint(entry.generation) });
+        let replicas = assigned.replicas.iter().copied().filter(|replica| *replica != to).collect();
+        self.put(entry, slice, Assigned { owner, handoff: None, replicas });
+        Ok(())
+    }
+
+    fn split(&mut self, entry: &mut Entry, slice: Slice, owner: Option<Lease>, at: crate::SliceKey) -> Step {
+        let assigned = self.unchanged(slice, owner)?;
+        let (lower, upper) = slice.split(at).ok_or(Rejection::BadStep("the split leaves one half empty"))?;
+        if self.slice_count() >= limits::SLICES_PER_TARGET {
+            return Err(Rejection::Limit { what: "slices", most: limits::SLICES_PER_TARGET });
+        }
+        self.put(entry, lower, assigned.clone());
+        self.put(entry, upper, assigned);
+        Ok(())
+    }
+
+    /// A fresh epoch, so that the token of neither half can fall.
+    fn merge(&mut self, entry: &mut Entry, left: Slice, right: Slice, owner: SessionId) -> Step {
+        let of = |slice| match self.exactly(slice)?.owner {
+            Some(lease) if lease.session == owner => self.unchanged(slice, Some(lease)),
+            _ => Err(Rejection::SliceChanged(slice)),
+        };
+        let (lower, upper) = (of(left)?, of(right)?);
+        if !left.touches(right) || lower.replicas != upper.replicas {
+            return Err(Rejection::BadStep("slices that are merged must touch and have the same replicas"));
+        }
+        let merged = Slice::new(left.first(), right.last()).ok_or(Rejection::SliceChanged(left))?;
+        self.remove(entry, right.first());
+        let lease = Lease { session: owner, epoch: Epoch::mint(entry.generation) };
+        self.put(entry, merged, Assigned { owner: Some(lease), ..lower });
+        Ok(())
+    }
+
+    fn set_replicas(&mut self, entry: &mut Entry, slice: Slice, owner: Lease, mut replicas: Vec<SessionId>) -> Step {
+        self.only_eventual()?;
+        let assigned = self.unchanged(slice, Some(owner))?;
+        if replicas.len() > limits::REPLICAS_PER_SLICE {
+            return Err(Rejection::Limit { what: "replicas of a slice", most: limits::REPLICAS_PER_SLICE });
+        }
+        replicas.sort_unstable();
+        replicas.dedup();
+        self.check_sessions(&replicas, &assigned)?;
+        self.put(entry, slice, Assigned { replicas: replicas.into(), ..assigned });
+        Ok(())
+    }
+
+    fn only_eventual(&self) -> Step {
+        if self.mode == Mode::Eventual { Ok(()) } else { Err(Rejection::WrongMode(self.mode)) }
+    }
+}
