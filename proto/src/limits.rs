@@ -42,6 +42,25 @@ pub const PENDING_RENEWALS: usize = 1 << 17;
 /// Hints that a Router keeps beside its map.
 pub const ROUTER_HINTS: usize = 4_096;
 
+/// Addresses that a view may carry, of sessions that it names and named before.
+pub const PODS_PER_VIEW: usize = 8 * SESSIONS_PER_TARGET;
+/// Slices in one load report.
+pub const LOADS_PER_REPORT: usize = 4_096;
+/// Most used keys named for one slice of a load report.
+pub const HOT_KEYS_PER_SLICE: usize = 16;
+/// Longest name that a Clerk gives itself.
+pub const CLIENT_NAME_BYTES: usize = 128;
+/// Slices, sessions or handoffs in one page of a listing.
+pub const PAGE_ITEMS: usize = 4_096;
+/// Longest application key of a lookup.
+pub const KEY_BYTES: usize = 64 << 10;
+/// Members of one cluster of Assigners.
+pub const MEMBERS: usize = 64;
+/// One chunk of a snapshot that is saved.
+pub const CHUNK_BYTES: usize = 1 << 20;
+/// Largest redirect in the metadata of an answer, before base64.
+pub const REDIRECT_BYTES: usize = 1_024;
+
 /// Shortest time to live of a session.
 pub const TTL_MIN: Duration = Duration::from_millis(200);
 /// Longest time to live of a session.
