@@ -1,0 +1,234 @@
+//! The store in memory, with a crash model: it survives the node, and a crash takes from it what
+//! had not been synced.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::kv::{Column, Kv, Op, Ops, Pair, View};
+use super::snapshot::MemorySnapshots;
+
+type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// What a write replaced.
+struct Undo {
+    column: Column,
+    key: Vec<u8>,
+    before: Option<Vec<u8>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    maps: [Arc<Map>; 4],
+    /// Batches since the last sync, each as what it replaced.
+    unsynced: Vec<Vec<Undo>>,
+    fail_syncs: bool,
+}
+
+/// The disk of a node that has none. Clones share it: keep one, and a node started again on it
+/// finds what the one before had synced. Only one node may use it at a time.
+#[derive(Clone)]
+pub struct MemoryStore {
+    inner: Arc<Mutex<Inner>>,
+    pub(crate) snapshots: Arc<MemorySnapshots>,
+    pub(crate) disk: [u8; 16],
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryStore {
+    /// An empty disk with a fresh identity.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_identity(rand::random())
+    }
+
+    /// An empty disk with a given identity, for simulations that must not draw randomness here.
+    #[must_use]
+    pub fn with_identity(disk: [u8; 16]) -> Self {
+        Self { inner: Arc::default(), snapshots: Arc::default(), disk }
+    }
+
+    /// Lose everything that had not been synced, as a power failure would. Requires that the
+    /// node on it has stopped (or is never polled again).
+    pub fn crash(&self) {
+        self.crash_keeping(0);
+    }
+
+    /// Like [`crash`](Self::crash), but the oldest `batches` of the unsynced writes had reached
+    /// the disk after all: a real disk may keep any prefix.
+    pub fn crash_keeping(&self, batches: usize) {
+        let mut inner = self.inner.lock();
+        while inner.unsynced.len() > batches {
+            for undo in inner.unsynced.pop().unwrap_or_default().into_iter().rev() {
+                let map = Arc::make_mut(&mut inner.maps[undo.column as usize]);
+                match undo.before {
+                    Some(value) => map.insert(undo.key, value),
+                    None => map.remove(&undo.key),
+                };
+            }
+        }
+        inner.unsynced.clear();
+    }
+
+    /// Number of batches written and not yet synced.
+    #[must_use]
+    pub fn unsynced_batches(&self) -> usize {
+        self.inner.lock().unsynced.len()
+    }
+
+    /// From now on every sync fails, as a broken disk would make it.
+    pub fn fail_syncs(&self, fail: bool) {
+        self.inner.lock().fail_syncs = fail;
+    }
+}
+
+fn set(map: &mut Map, undo: &mut Vec<Undo>, column: Column, key: &[u8], value: Option<&[u8]>) {
+    let before = match value {
+        Some(value) => map.insert(key.to_vec(), value.to_vec()),
+        None => map.remove(key),
+    };
+    undo.push(Undo { column, key: key.to_vec(), before });
+}
+
+fn page(map: &Map, from: &[u8], to: &[u8], limit_bytes: usize) -> Vec<Pair> {
+    let mut out = Vec::new();
+    if from >= to {
+        return out;
+    }
+    let mut bytes = 0;
+    for (key, value) in map.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to))) {
+        if bytes >= limit_bytes && !out.is_empty() {
+            break;
+        }
+        bytes += key.len() + value.len();
+        out.push((key.clone(), value.clone()));
+    }
+    out
+}
+
+impl Kv for MemoryStore {
+    fn write(&self, ops: &Ops) -> io::Result<()> {
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        let mut undo = Vec::new();
+        for (column, op) in ops.iter() {
+            let map = Arc::make_mut(&mut inner.maps[column as usize]);
+            match op {
+                Op::Put(key, value) => set(map, &mut undo, column, key, Some(value)),
+                Op::Delete(key) => set(map, &mut undo, column, key, None),
+                Op::DeleteRange(from, to) => {
+                    for (key, _) in page(map, from, to, usize::MAX) {
+                        set(map, &mut undo, column, &key, None);
+                    }
+                }
+            }
+        }
+        inner.unsynced.push(undo);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut inner = self.inner.lock();
+        if inner.fail_syncs {
+            return Err(io::Error::other("the disk was told to fail"));
+        }
+        inner.unsynced.clear();
+        Ok(())
+    }
+
+    fn get(&self, column: Column, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.inner.lock().maps[column as usize].get(key).cloned())
+    }
+
+    fn page(
+        &self,
+        column: Column,
+        from: &[u8],
+        to: &[u8],
+        limit_bytes: usize,
+    ) -> io::Result<Vec<Pair>> {
+        Ok(page(&self.inner.lock().maps[column as usize], from, to, limit_bytes))
+    }
+
+    fn last(&self, column: Column) -> io::Result<Option<Pair>> {
+        let inner = self.inner.lock();
+        let last = inner.maps[column as usize].last_key_value();
+        Ok(last.map(|(k, v)| (k.clone(), v.clone())))
+    }
+
+    fn view(&self) -> Box<dyn View> {
+        Box::new(MemoryView(self.inner.lock().maps.clone()))
+    }
+
+    fn reclaim(&self, _: Column, _: &[u8], _: &[u8]) {}
+}
+
+struct MemoryView([Arc<Map>; 4]);
+
+impl View for MemoryView {
+    fn page(
+        &self,
+        column: Column,
+        from: &[u8],
+        to: &[u8],
+        limit_bytes: usize,
+    ) -> io::Result<Vec<Pair>> {
+        Ok(page(&self.0[column as usize], from, to, limit_bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(store: &MemoryStore, key: &[u8], value: &[u8]) {
+        let mut ops = Ops::default();
+        ops.put(Column::Log, key, value);
+        store.write(&ops).expect("a write");
+    }
+
+    #[test]
+    fn a_crash_takes_the_unsynced_suffix_and_nothing_else() {
+        let store = MemoryStore::new();
+        put(&store, b"a", b"1");
+        store.sync().expect("a sync");
+        put(&store, b"a", b"2");
+        put(&store, b"b", b"3");
+        let mut ops = Ops::default();
+        ops.delete_range(Column::Log, b"a".as_slice()..b"z".as_slice());
+        store.write(&ops).expect("a write");
+        assert_eq!(store.unsynced_batches(), 3);
+        assert!(store.last(Column::Log).expect("a read").is_none());
+
+        let view = store.view();
+        store.crash_keeping(1);
+        assert_eq!(store.get(Column::Log, b"a").expect("a read"), Some(b"2".to_vec()));
+        assert_eq!(store.get(Column::Log, b"b").expect("a read"), None);
+        let seen = view.page(Column::Log, b"a", b"z", 100).expect("a read");
+        assert!(seen.is_empty(), "a view does not move");
+
+        put(&store, b"b", b"4");
+        store.crash();
+        assert_eq!(store.get(Column::Log, b"b").expect("a read"), None);
+    }
+
+    #[test]
+    fn a_page_ends_at_its_limit() {
+        let store = MemoryStore::new();
+        for key in [b"a", b"b", b"c"] {
+            put(&store, key, &[0; 10]);
+        }
+        assert_eq!(store.page(Column::Log, b"a", b"z", 1).expect("a read").len(), 1);
+        assert_eq!(store.page(Column::Log, b"a", b"z", 12).expect("a read").len(), 2);
+        assert_eq!(store.page(Column::Log, b"b", b"c", 100).expect("a read").len(), 1);
+        assert!(store.page(Column::Log, b"c", b"b", 100).expect("a read").is_empty());
+    }
+}
