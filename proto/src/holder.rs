@@ -96,6 +96,9 @@ pub enum Input {
 pub enum Action {
     /// Send a renewal. `now` of this call was its `t0`.
     Renew(Renew),
+    /// Everything that this closed session gave is dropped: say so (`Sessions.Close`) until it is
+    /// answered, so that no ghost and no tombstone waits for this process.
+    SayClosed(SessionId),
     /// The session is gone: register a new one.
     Register,
     /// Ask the application to prepare for the slice; then give [`Input::Prepared`].
@@ -293,10 +296,7 @@ impl Holder {
             Input::ReadyAnswered(answer) => self.source_answered(now, answer, &mut out),
             Input::Prepared(handoff) => self.prepared(handoff, now, &mut out),
             Input::Drained(handoff, digest) => self.drained(now, handoff, digest, &mut out),
-            Input::HurryHandoffs => {
-                self.hurry = true;
-                self.config.on_not_ready = OnNotReady::GoCold;
-            }
+            Input::HurryHandoffs => self.hurry_handoffs(now),
             Input::Shutdown => {
                 self.shut = true;
                 self.end_session(&mut out);
@@ -341,6 +341,7 @@ impl Holder {
     fn closed(&mut self, session: SessionId, out: &mut Output) {
         if self.holds(session) {
             self.end_session(out);
+            out.actions.push(Action::SayClosed(session));
             out.actions.push(Action::Register);
         }
     }

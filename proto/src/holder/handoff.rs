@@ -100,7 +100,7 @@ impl Holder {
     }
 
     fn follow_outgoing(&mut self, now: ClockTime, slice: Slice, epoch: Epoch, handoff: Handoff, out: &mut Output) {
-        let deadline = now + if self.hurry { self.config.handoff_deadline / 10 } else { self.config.handoff_deadline };
+        let deadline = now + self.patience();
         let fresh = Outgoing { slice, epoch, handoff, state: Source::Serving, deadline, waiting: None };
         self.outgoing.entry(handoff.id).or_insert(fresh).handoff = handoff;
         // ◆ A view that shows the wish to cancel, or the destination closed, is the question.
@@ -202,6 +202,20 @@ impl Holder {
         out.changed = true;
         self.renew_soon(now);
         self.answer_ready(id, out);
+    }
+
+    fn patience(&self) -> Duration {
+        if self.hurry { self.config.handoff_deadline / 10 } else { self.config.handoff_deadline }
+    }
+
+    /// This process is about to end: a destination that is slow begins cold rather than late.
+    pub(super) fn hurry_handoffs(&mut self, now: ClockTime) {
+        self.hurry = true;
+        self.config.on_not_ready = OnNotReady::GoCold;
+        let latest = now + self.patience();
+        for outgoing in self.outgoing.values_mut() {
+            outgoing.deadline = outgoing.deadline.min(latest);
+        }
     }
 
     pub(super) fn check_handoff_deadlines(&mut self, now: ClockTime, out: &mut Output) {
