@@ -127,7 +127,7 @@ impl Kv for Rocks {
                 Op::DeleteRange(from, to) => batch.delete_range_cf(handle, from, to),
             }
         }
-        self.db.write_opt(&batch, &WriteOptions::default()).map_err(other)
+        self.db.write_opt(batch, &WriteOptions::default()).map_err(other)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -135,7 +135,8 @@ impl SnapshotFiles {
         let _one_at_a_time = self.sequence.lock();
         let target = self.directory.join(file_name(last));
         let older = self.published()?;
-        if older.last().is_some_and(|newest| *newest > target) {
+        let is_newer = older.last().is_none_or(|newest| *newest <= target);
+        if !is_newer || !temporary.0.exists() {
             return Ok(());
         }
         std::fs::rename(&temporary.0, &target)?;
@@ -151,6 +152,25 @@ impl Snapshots {
     /// May the caller's thread do the work? True where nothing blocks.
     pub(crate) fn is_inline(&self) -> bool {
         matches!(self, Self::Memory(_))
+    }
+
+    /// Delete the current snapshot if it is damaged. This node's records are whole without it,
+    /// and what is sent to peers, or installed after a crash, must be whole.
+    pub(crate) fn drop_damaged(&self) -> io::Result<()> {
+        let Some(data) = self.current()? else { return Ok(()) };
+        let Err(error) = SnapshotReader::open(&data).and_then(SnapshotReader::verify) else {
+            return Ok(());
+        };
+        tracing::error!(%error, "the snapshot is damaged and is deleted; a new one will be taken");
+        match self {
+            Self::Memory(m) => *m.0.lock() = None,
+            Self::Files(f) => {
+                if let Some(path) = f.published()?.pop() {
+                    std::fs::remove_file(path)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn current(&self) -> io::Result<Option<SnapshotData>> {
@@ -183,12 +203,24 @@ impl Snapshots {
         Ok(SnapshotWriter { sink, len: 0, frames: 0, records: 0, checksum: 0 })
     }
 
+    /// A copy of what lies elsewhere.
+    fn copy(&self, data: &SnapshotData) -> io::Result<SnapshotData> {
+        let mut writer = self.writer()?;
+        while writer.len() < data.len() {
+            writer.raw(&data.read_at(writer.len(), FRAME_BYTES)?)?;
+        }
+        writer.finish()
+    }
+
     /// Make `data` the current snapshot, atomically and durably, and delete older ones. Does
     /// nothing if it is current already, or if a newer one is.
     pub(crate) fn publish(&self, last: Option<&LogId>, data: &SnapshotData) -> io::Result<()> {
         match (self, &data.bytes) {
             (Self::Files(f), Source::File { temporary: Some(temporary), .. }) => {
                 f.publish(last, temporary)
+            }
+            (Self::Files(f), _) if !f.directory.join(file_name(last)).exists() => {
+                self.publish(last, &self.copy(data)?)
             }
             (Self::Memory(m), Source::Memory(_)) => {
                 let mut current = m.0.lock();
