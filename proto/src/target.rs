@@ -275,9 +275,9 @@ impl Default for TargetConfig {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {found}; it must be {bound}")]
 pub struct BadConfig {
-    field: &'static str,
-    found: String,
-    bound: String,
+    pub(crate) field: &'static str,
+    pub(crate) found: String,
+    pub(crate) bound: String,
 }
 
 impl TargetConfig {
