@@ -1,0 +1,110 @@
+//! The lease clock of an Assigner: the production one, and one that tests stop and move.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold_proto::{ClockClass, ClockTime};
+use parking_lot::Mutex;
+
+/// Where the leader reads "now". Clones read the same clock.
+#[derive(Clone, Debug, Default)]
+pub enum Clock {
+    /// CLOCK_MONOTONIC_RAW plus the time spent suspended.
+    #[default]
+    System,
+    /// The same, but a test may stop it and move it forward.
+    Controlled(ControlledClock),
+}
+
+impl Clock {
+    /// A reading; never runs backwards.
+    pub fn now(&self) -> ClockTime {
+        match self {
+            Clock::System => system_now(),
+            Clock::Controlled(clock) => clock.now(),
+        }
+    }
+
+    /// How far this clock may run wrong.
+    pub fn class(&self) -> ClockClass {
+        if cfg!(target_os = "linux") { ClockClass::Raw } else { ClockClass::Slewed }
+    }
+}
+
+/// A clock that follows the system's until it is paused. It never runs backwards.
+#[derive(Clone, Debug)]
+pub struct ControlledClock(Arc<Mutex<Control>>);
+
+#[derive(Debug)]
+struct Control {
+    /// Added to the system's reading while running.
+    ahead: Duration,
+    /// Subtracted from it: the time spent paused.
+    behind: Duration,
+    /// Reading of the system at which the clock was paused.
+    paused: Option<ClockTime>,
+}
+
+impl Default for ControlledClock {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Control { ahead: Duration::ZERO, behind: Duration::ZERO, paused: None })))
+    }
+}
+
+impl ControlledClock {
+    /// A reading.
+    pub fn now(&self) -> ClockTime {
+        let control = self.0.lock();
+        let system = control.paused.unwrap_or_else(system_now);
+        let shifted = system + control.ahead;
+        ClockTime::from_nanos(shifted.as_nanos().saturating_sub(nanos(control.behind)))
+    }
+
+    /// Stops the clock where it stands; idempotent.
+    pub fn pause(&self) {
+        let mut control = self.0.lock();
+        control.paused.get_or_insert_with(system_now);
+    }
+
+    /// Lets it run on from where it stands; idempotent.
+    pub fn resume(&self) {
+        let mut control = self.0.lock();
+        if let Some(at) = control.paused.take() {
+            control.behind += system_now().since(at);
+        }
+    }
+
+    /// Moves it forward, paused or not.
+    pub fn advance(&self, by: Duration) {
+        self.0.lock().ahead += by;
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Elapsed time that neither slewing nor suspend falsifies. The three reads are not atomic; the
+/// order makes a pause between them err towards a later reading, which for an Assigner that reads
+/// "when was this answered" is the safe side.
+#[cfg(target_os = "linux")]
+fn system_now() -> ClockTime {
+    let mono = read(libc::CLOCK_MONOTONIC);
+    let boot = read(libc::CLOCK_BOOTTIME);
+    let raw = read(libc::CLOCK_MONOTONIC_RAW);
+    ClockTime::from_nanos(raw.saturating_add(boot.saturating_sub(mono)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn system_now() -> ClockTime {
+    ClockTime::from_nanos(read(libc::CLOCK_MONOTONIC))
+}
+
+fn read(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid place to write to; these clocks exist on every supported kernel,
+    // and where one does not the reading stays zero.
+    unsafe { libc::clock_gettime(clock, &mut time) };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
