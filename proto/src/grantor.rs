@@ -217,13 +217,20 @@ impl Grantor {
 
     /// D counts from the latest of: term won, registration applied, last answer in this term.
     fn admit(&mut self, since: ClockTime, info: SessionInfo) {
-        let since = since.max(self.won);
+        let mut since = since.max(self.won);
         if self.sessions.contains_key(&info.session) {
             return;
         }
+        let mut wait = wait_after_answer(info.ttl, info.clock, self.config.clock, self.config.granularity);
+        if mutant!("wait_without_drift") {
+            wait = info.ttl;
+        }
+        if mutant!("new_leader_does_not_wait") {
+            since = ClockTime::from_nanos(0);
+        }
         let slot = Slot {
             ttl: info.ttl,
-            wait: wait_after_answer(info.ttl, info.clock, self.config.clock, self.config.granularity),
+            wait,
             answered: since,
             heard: since,
             renewed: false,
@@ -262,10 +269,14 @@ impl Grantor {
     /// A round confirms only what was collected before it began.
     fn begin_round(&mut self, now: ClockTime, out: &mut Output) {
         let due = self.last_round.is_none_or(|last| now >= last + self.config.collect_window);
-        if self.ready && self.in_flight.is_none() && !self.collected.is_empty() && due {
+        let ready = self.ready || mutant!("answers_before_own_term");
+        if ready && self.in_flight.is_none() && !self.collected.is_empty() && due {
             self.round += 1;
             self.last_round = Some(now);
             self.in_flight = Some(std::mem::take(&mut self.collected));
+            if mutant!("no_quorum_confirm") {
+                return self.answer(now, self.round, out);
+            }
             out.actions.push(Action::Confirm(self.round));
         }
     }
@@ -275,16 +286,21 @@ impl Grantor {
             return;
         }
         let (mut answered, mut closed) = (Vec::new(), Vec::new());
-        for renewal in self.in_flight.take().unwrap_or_default() {
+        let mut confirmed = self.in_flight.take().unwrap_or_default();
+        if mutant!("answers_what_came_after_the_round_began") {
+            confirmed.append(&mut self.collected);
+        }
+        for renewal in confirmed {
             match self.sessions.get_mut(&renewal.session) {
                 // ◆ From deciding to expire it on, the session is answered no more.
-                Some(slot) if slot.expiring => {}
+                Some(slot) if slot.expiring && !mutant!("expiring_session_answered") => {}
                 Some(slot) if slot.leaving => closed.push(renewal),
                 Some(slot) => {
                     slot.answered = slot.answered.max(now);
                     slot.renewed = true;
                     answered.push(renewal);
                 }
+                None if mutant!("answers_before_own_term") => answered.push(renewal),
                 None => closed.push(renewal),
             }
         }

@@ -245,6 +245,7 @@ impl Holder {
         let session = self.session.as_ref().filter(|_| !self.shut)?;
         match &self.view {
             Some(view) if !view.mode.checks_leases() => Some(ClockTime::FAR),
+            Some(view) if mutant!("arming_acked_unchecked") && view.mode != Mode::Strong => Some(ClockTime::FAR),
             _ => session.deadline,
         }
     }
@@ -273,7 +274,9 @@ impl Holder {
         });
         let Ok(local) = found.map(|at| &self.local[at]) else { return Verdict::NotOwner };
         match &local.part {
-            Part::Owner | Part::Replica if self.deadline().is_some_and(|deadline| now < deadline) => {
+            Part::Owner | Part::Replica
+                if self.deadline().is_some_and(|deadline| now < deadline || mutant!("check_after_deadline")) =>
+            {
                 Verdict::Owned(local.epoch)
             }
             Part::Owner if self.config.on_lapse == OnLapse::ServeFenced && !self.shut => Verdict::Fenced(local.epoch),
@@ -357,7 +360,10 @@ impl Holder {
         }
         let period = self.period(session_ttl(&self.session));
         let Some(session) = self.session.as_mut() else { return };
-        let Some(t0) = session.sent.remove(&renewed.seq) else { return };
+        let Some(mut t0) = session.sent.remove(&renewed.seq) else { return };
+        if mutant!("deadline_from_receipt") {
+            t0 = now;
+        }
         // Answers to older transmissions can only say less.
         session.sent = session.sent.split_off(&renewed.seq);
         let deadline = t0 + renewed.ttl.min(session.ttl);
@@ -371,7 +377,7 @@ impl Holder {
     /// ◆ The view is one value at one generation, replaced as a whole, never backwards.
     fn advance(&mut self, now: ClockTime, update: ViewUpdate, out: &mut Output) {
         let not_before = self.session.as_ref().map(|session| session.not_before);
-        if not_before.is_some_and(|bound| update.generation() < bound) {
+        if not_before.is_some_and(|bound| update.generation() < bound) && !mutant!("not_before_ignored") {
             return;
         }
         match View::advance(&mut self.view, update) {
@@ -401,7 +407,7 @@ impl Holder {
     /// ◆ Every transmission, a retry too, has its own seq and its own `t0`. ◆ All words about open
     /// handoffs are in every one.
     fn renew_if_due(&mut self, now: ClockTime, out: &mut Output) {
-        let words = self.words();
+        let mut words = self.words();
         let known = self.view.as_ref().map(|view| view.generation);
         let armed = self.view.as_ref().and_then(|view| match view.mode {
             Mode::Arming(generation) => Some(generation),
@@ -410,8 +416,14 @@ impl Holder {
         let retry = session_ttl(&self.session) / 12;
         let period = self.period(session_ttl(&self.session));
         let Some(session) = self.session.as_mut().filter(|session| session.next_renewal <= now) else { return };
-        let seq = self.next_seq;
+        let mut seq = self.next_seq;
         self.next_seq += 1;
+        if mutant!("retry_under_the_same_seq") {
+            seq = session.sent.last_key_value().map_or(seq, |(sent, _)| *sent);
+        }
+        if mutant!("words_said_once") && session.next_renewal != now {
+            words.clear();
+        }
         session.sent.insert(seq, now);
         while session.sent.len() > limits::OUTSTANDING_RENEWALS {
             session.sent.pop_first();

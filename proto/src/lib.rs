@@ -10,6 +10,20 @@
 //!
 //! The rules marked ◆ in docs/PROTOCOL.md each have a test in `tests/` that names them.
 
+/// Whether the planted bug of this name is switched on: never, but under `--cfg leasehold_mutants`.
+#[cfg(not(leasehold_mutants))]
+macro_rules! mutant {
+    ($name:literal) => {
+        false
+    };
+}
+#[cfg(leasehold_mutants)]
+macro_rules! mutant {
+    ($name:literal) => {
+        crate::mutants::active($name)
+    };
+}
+
 pub mod clock;
 pub mod command;
 pub mod error;
@@ -19,6 +33,8 @@ pub mod id;
 pub mod key;
 pub mod limits;
 pub mod message;
+#[cfg(leasehold_mutants)]
+pub mod mutants;
 pub mod overlap;
 pub mod router;
 pub mod slice;

@@ -296,7 +296,7 @@ pub struct BadRecords(pub String);
 
 /// ◆ A decision of one term is never carried out in another: the deposed leader's memory counted it.
 fn same_term(decided: u64, at: LogId) -> Result<(), Rejection> {
-    if decided == at.term { Ok(()) } else { Err(Rejection::OtherTerm { decided, entry: at }) }
+    if decided == at.term || mutant!("expiry_across_terms") { Ok(()) } else { Err(Rejection::OtherTerm { decided, entry: at }) }
 }
 
 impl TargetState {

@@ -133,14 +133,15 @@ impl View {
     /// Replaces `known` by what `update` leads to, if that is newer: as a whole, never backwards,
     /// a difference only onto a generation between its base and its end, of the same incarnation.
     pub fn advance(known: &mut Option<View>, update: ViewUpdate) -> Result<Applied, UpdateError> {
-        if known.as_ref().is_some_and(|view| update.generation() <= view.generation) {
+        let stale = known.as_ref().is_some_and(|view| update.generation() <= view.generation);
+        if stale && !mutant!("view_applied_backwards") {
             return Ok(Applied::Stale);
         }
         match update {
             ViewUpdate::Full(view) => *known = Some(view),
             ViewUpdate::Diff(diff) => {
                 let fits = |view: &&mut View| {
-                    diff.base <= view.generation
+                    (diff.base <= view.generation || mutant!("diff_applied_over_a_gap"))
                         && view.generation.incarnation() == diff.generation.incarnation()
                 };
                 let gap = UpdateError::Gap { base: diff.base, known: known.as_ref().map(|view| view.generation) };

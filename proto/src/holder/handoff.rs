@@ -135,7 +135,7 @@ impl Holder {
     /// A destination is ready: freeze, or say what has become of the handoff.
     pub(super) fn destination_ready(&mut self, ready: Ready, out: &mut Output) {
         // ◆ A process speaks only for the session that it holds now.
-        if self.session() != Some(ready.from) {
+        if self.session() != Some(ready.from) && !mutant!("speaks_for_another_session") {
             out.actions.push(Action::AnswerReady(ready, ReadyAnswer::NotMine(ready.from)));
             return;
         }
@@ -149,7 +149,8 @@ impl Holder {
             return;
         }
         outgoing.waiting = Some(ready);
-        if outgoing.state == Source::Serving {
+        let forgotten = mutant!("refusal_forgotten") && outgoing.state == Source::Refused;
+        if outgoing.state == Source::Serving || forgotten {
             self.freeze(ready.handoff, out);
         }
         self.answer_ready(ready.handoff, out);
@@ -167,6 +168,10 @@ impl Holder {
         let Some(me) = self.session() else { return };
         let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
         let answer = match outgoing.state {
+            Source::Freezing if mutant!("surrender_before_drain") => {
+                let digest = Digest::EMPTY;
+                ReadyAnswer::Surrendered(Surrender { handoff: id, from: me, to: outgoing.handoff.to, digest })
+            }
             Source::Serving | Source::Freezing => return,
             Source::Refused => ReadyAnswer::Refused(id),
             Source::Surrendered(digest) => {
@@ -198,7 +203,9 @@ impl Holder {
         outgoing.state = Source::Surrendered(digest);
         let (slice, epoch) = (outgoing.slice, outgoing.epoch);
         // ◆ The epoch is a floor for these keys, whatever a view shows.
-        self.floors.raise(slice, epoch);
+        if !mutant!("no_epoch_floor") {
+            self.floors.raise(slice, epoch);
+        }
         out.changed = true;
         self.renew_soon(now);
         self.answer_ready(id, out);
@@ -269,11 +276,15 @@ impl Holder {
     /// ◆ Owns as soon as it has the source's surrender for exactly the handoff that is open in its
     /// present view with itself as destination; anything else is kept, bounded.
     fn accept(&mut self, now: ClockTime, surrender: Surrender, out: &mut Output) {
-        if self.session() != Some(surrender.to) {
+        if self.session() != Some(surrender.to) && !mutant!("speaks_for_another_session") {
             return;
         }
-        match self.incoming.get_mut(&surrender.handoff) {
-            Some(incoming) if incoming.from == surrender.from => {
+        let mut id = surrender.handoff;
+        if mutant!("surrender_of_another_handoff") {
+            id = self.incoming.first_key_value().map_or(id, |(open, _)| *open);
+        }
+        match self.incoming.get_mut(&id) {
+            Some(incoming) if incoming.from == surrender.from || mutant!("surrender_of_another_handoff") => {
                 if !std::mem::replace(&mut incoming.accepted, true) {
                     out.changed = true;
                     self.renew_soon(now);

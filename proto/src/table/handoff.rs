@@ -4,7 +4,7 @@ use super::{Applied, Entry, Event, TargetState};
 use crate::command::{EndWord, Reply};
 use crate::error::Rejection;
 use crate::id::{HandoffId, SessionId};
-use crate::view::Assigned;
+use crate::view::{Assigned, Lease};
 
 impl TargetState {
     /// On the source's *surrendered* or the destination's *accepted* the slice is the
@@ -15,10 +15,13 @@ impl TargetState {
             EndWord::Surrendered(speaker) => (speaker, from.session),
             EndWord::Accepted(speaker) => (speaker, handoff.to),
         };
-        if speaker != part {
+        if speaker != part && !mutant!("words_of_another_session") {
             return Err(Rejection::NotAParty(speaker, id));
         }
-        let owner = self.owner_after(handoff.to, handoff.epoch);
+        let mut owner = self.owner_after(handoff.to, handoff.epoch);
+        if mutant!("completes_to_closed_destination") {
+            owner = Some(Lease { session: handoff.to, epoch: handoff.epoch });
+        }
         let replicas = assigned.replicas.iter().copied().filter(|replica| *replica != handoff.to).collect();
         self.put(entry, slice, Assigned { owner, handoff: None, replicas });
         entry.event(Event::HandoffEnded { target: self.name.clone(), handoff: id, completed: true });
@@ -28,7 +31,7 @@ impl TargetState {
     /// ◆ Only the source's word ends a handoff without effect.
     pub(super) fn cancel_handoff(&mut self, entry: &mut Entry, id: HandoffId, refused_by: SessionId) -> Applied {
         let (slice, assigned, from, _) = self.of_handoff(id)?;
-        if refused_by != from.session {
+        if refused_by != from.session && !mutant!("words_of_another_session") {
             return Err(Rejection::NotAParty(refused_by, id));
         }
         self.put(entry, slice, Assigned { handoff: None, ..assigned });
@@ -38,7 +41,10 @@ impl TargetState {
 
     /// Puts the question into the source's view. It is durable: a new leader need not remember it.
     pub(super) fn ask_cancel(&mut self, entry: &mut Entry, id: HandoffId) -> Applied {
-        let (slice, assigned, _, mut handoff) = self.of_handoff(id)?;
+        let (slice, assigned, from, mut handoff) = self.of_handoff(id)?;
+        if mutant!("cancel_without_word_of_source") {
+            return self.cancel_handoff(entry, id, from.session);
+        }
         if !handoff.ask_cancel {
             handoff.ask_cancel = true;
             self.put(entry, slice, Assigned { handoff: Some(handoff), ..assigned });

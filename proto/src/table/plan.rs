@@ -49,9 +49,9 @@ impl TargetState {
     fn unchanged(&self, slice: Slice, owner: Option<Lease>) -> Result<Assigned, Rejection> {
         let assigned = self.exactly(slice)?;
         match assigned.handoff {
-            Some(handoff) => Err(Rejection::HandoffOpen(slice, handoff.id)),
-            None if assigned.owner != owner => Err(Rejection::SliceChanged(slice)),
-            None => Ok(assigned.clone()),
+            Some(handoff) if !mutant!("open_handoff_replaced") => Err(Rejection::HandoffOpen(slice, handoff.id)),
+            _ if assigned.owner != owner => Err(Rejection::SliceChanged(slice)),
+            _ => Ok(assigned.clone()),
         }
     }
 
@@ -141,6 +141,7 @@ impl TargetState {
     }
 
     fn only_eventual(&self) -> Step {
-        if self.mode == Mode::Eventual { Ok(()) } else { Err(Rejection::WrongMode(self.mode)) }
+        let arming = mutant!("eventual_moves_while_arming") && matches!(self.mode, Mode::Arming(_));
+        if self.mode == Mode::Eventual || arming { Ok(()) } else { Err(Rejection::WrongMode(self.mode)) }
     }
 }

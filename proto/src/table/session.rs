@@ -115,13 +115,18 @@ impl TargetState {
                     let completed = self.owner_after(handoff.to, handoff.epoch).is_some();
                     entry.event(Event::HandoffEnded { target: self.name.clone(), handoff: handoff.id, completed });
                 }
-                let inherits = handoff.and_then(|handoff| self.owner_after(handoff.to, handoff.epoch));
+                let inherits = handoff
+                    .filter(|_| !mutant!("expiry_of_source_vacates"))
+                    .and_then(|handoff| self.owner_after(handoff.to, handoff.epoch));
                 assigned.owner = inherits.or_else(|| {
                     let named = successors.iter().find(|(first, _)| *first == slice.first())?.1;
                     (named != id).then(|| self.owner_after(named, Epoch::mint(entry.generation)))?
                 });
             } else if let Some(handoff) = assigned.handoff.as_mut().filter(|handoff| handoff.to == id) {
                 handoff.to_closed = true;
+                if mutant!("closing_of_destination_ends_handoff") {
+                    assigned.handoff = None;
+                }
             }
             let owner = assigned.owner.map(|owner| owner.session);
             assigned.replicas = assigned.replicas.iter().copied().filter(|r| *r != id && Some(*r) != owner).collect();
@@ -169,6 +174,7 @@ impl TargetState {
         let acked = self.sessions.get(&id).and_then(|session| session.acked_arming);
         match self.mode {
             Mode::Strong => false,
+            _ if mutant!("ghosts_dropped") => false,
             Mode::Eventual => true,
             Mode::Arming(generation) => acked != Some(generation),
         }
@@ -190,8 +196,9 @@ impl TargetState {
     pub(super) fn settle_arming(&mut self, entry: &mut Entry) {
         let Mode::Arming(generation) = self.mode else { return };
         let settled = |session: &SessionRecord| {
-            session.phase == SessionPhase::Leaving
-                || (session.phase == SessionPhase::Live && session.acked_arming == Some(generation))
+            let acked = session.acked_arming == Some(generation)
+                || (mutant!("older_arming_ack_counted") && session.acked_arming.is_some());
+            session.phase == SessionPhase::Leaving || (session.phase == SessionPhase::Live && acked)
         };
         if self.ghosts_uncounted == 0 && self.sessions.values().all(settled) {
             self.set_mode(entry, Mode::Strong);

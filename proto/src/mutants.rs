@@ -1,0 +1,27 @@
+//! Planted protocol bugs, one for each rule whose absence breaks the promises; only compiled under
+//! `--cfg leasehold_mutants`. A harness that catches none of them proves nothing.
+//!
+//! The machines ask `mutant!("name")` at the place of the rule. A test switches one on for its own
+//! thread with [`plant`]; a process for itself with the environment variable `LEASEHOLD_MUTANT`.
+
+use std::cell::Cell;
+use std::sync::OnceLock;
+
+thread_local! {
+    static PLANTED: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+/// Switches on one mutant, or none, in this thread.
+pub fn plant(name: Option<&'static str>) {
+    PLANTED.set(name);
+}
+
+/// Whether the mutant of this name is switched on.
+pub fn active(name: &str) -> bool {
+    static OF_PROCESS: OnceLock<Option<String>> = OnceLock::new();
+    let of_process = || OF_PROCESS.get_or_init(|| std::env::var("LEASEHOLD_MUTANT").ok());
+    match PLANTED.get() {
+        Some(planted) => planted == name,
+        None => of_process().as_deref() == Some(name),
+    }
+}
