@@ -6,13 +6,17 @@
 //! decoding fails has no effect. Memory used while decoding is proportional to the bytes given,
 //! never to a length that they claim; the caller bounds the bytes.
 
+pub mod admin;
 mod codec;
 mod command;
 mod error;
+pub mod listing;
 mod peer;
 mod record;
 mod rejection;
 mod session;
+#[cfg(any(feature = "client", feature = "server"))]
+pub mod status;
 mod target;
 mod types;
 mod view;

@@ -87,6 +87,15 @@ pub fn bounded_text(field: &'static str, text: String, most: usize) -> Result<St
     at_most(field, text.len(), most, "bytes").map(|()| text)
 }
 
+/// The longest beginning of `text` that has at most `most` bytes.
+pub(super) fn beginning(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

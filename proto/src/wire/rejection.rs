@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use super::codec::{Codec, Id, Name, Needed, Text, at_most, bounded_text};
+use super::codec::{Codec, Id, Name, Needed, Text, at_most, beginning, bounded_text};
 use super::error::WireError;
 use super::pb;
 use super::pb::rejection::Reason;
@@ -47,7 +47,8 @@ impl From<&Rejection> for pb::Rejection {
             Rejection::RestoreWait => Reason::RestoreWait(pb::RestoreWait {}),
             Rejection::IncarnationNotLarger(present) => Reason::IncarnationNotLarger(u32::from(*present)),
             Rejection::TokensExhausted => Reason::TokensExhausted(pb::TokensExhausted {}),
-            Rejection::Unreadable(text) => Reason::Unreadable(cut(text)),
+            // An explanation is shortened rather than refused.
+            Rejection::Unreadable(text) => Reason::Unreadable(beginning(text, limits::TEXT_BYTES).to_owned()),
         };
         Self { reason: Some(reason) }
     }
@@ -99,15 +100,6 @@ fn bad_config(wire: pb::BadConfig) -> Result<BadConfig, WireError> {
         found: bounded_text("BadConfig.found", wire.found, limits::TEXT_BYTES)?,
         bound: bounded_text("BadConfig.bound", wire.bound, limits::TEXT_BYTES)?,
     })
-}
-
-/// The text, or as many whole characters of it as fit: an explanation is never refused for length.
-fn cut(text: &str) -> String {
-    let mut end = text.len().min(limits::TEXT_BYTES);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
 }
 
 /// A text that the table holds as a constant. Each different one is kept for the life of the
