@@ -23,13 +23,13 @@ impl TargetState {
         app_version: String,
     ) -> Applied {
         self.if_leaving()?;
-        if let Some(found) = self.live_sessions().find(|session| session.squid == squid) {
+        if let Some(found) = self.by_squid.get(&squid).and_then(|id| self.sessions.get(id)) {
             return Ok(self.registered(found));
         }
         if app_version.len() > limits::APP_VERSION_BYTES {
             return Err(Rejection::Limit { what: "bytes of application version", most: limits::APP_VERSION_BYTES });
         }
-        if self.live_sessions().count() >= limits::SESSIONS_PER_TARGET {
+        if self.by_squid.len() >= limits::SESSIONS_PER_TARGET {
             return Err(Rejection::Limit { what: "live sessions", most: limits::SESSIONS_PER_TARGET });
         }
         let id = SessionId::mint(meta.incarnation, meta.next_session).ok_or(Rejection::TokensExhausted)?;
@@ -54,7 +54,7 @@ impl TargetState {
         };
         let reply = self.registered(&record);
         entry.event(Event::SessionRegistered { target: self.name.clone(), session: id, ttl: record.ttl, clock });
-        self.sessions.insert(id, record);
+        self.load_session(record);
         self.touch_session(entry, id);
         Ok(reply)
     }
@@ -151,6 +151,10 @@ impl TargetState {
             }
             phase => phase,
         };
+        // A ghost's Squid may have a newer session by now; that one stays found.
+        if let Some(session) = self.sessions.get(&id).filter(|session| session.phase == SessionPhase::Live) {
+            self.by_squid.remove(&session.squid);
+        }
         match phase {
             Some(phase) => {
                 if let Some(session) = self.sessions.get_mut(&id) {

@@ -10,7 +10,7 @@ use crate::id::{Generation, HandoffId, SessionId};
 use crate::key::SliceKey;
 use crate::slice::Slice;
 use crate::slice_map::{CoverError, SliceMap};
-use crate::target::{Consistency, Mode, PodAddress, TargetConfig, TargetName};
+use crate::target::{Consistency, Mode, PodAddress, Squid, TargetConfig, TargetName};
 use crate::view::{Assigned, Handoff, Lease, View, ViewDiff, ViewUpdate};
 
 /// A slice as the table keeps it, under its first key.
@@ -35,6 +35,8 @@ pub struct TargetState {
     slices: BTreeMap<SliceKey, SliceState>,
     // Derived from the two above; never stored.
     named_by: BTreeMap<SessionId, BTreeSet<SliceKey>>,
+    /// The live session of each Squid.
+    pub(super) by_squid: BTreeMap<Squid, SessionId>,
     handoffs: BTreeMap<HandoffId, SliceKey>,
     by_change: BTreeSet<(Generation, SliceKey)>,
 }
@@ -74,12 +76,16 @@ impl TargetState {
             sessions: BTreeMap::new(),
             slices: BTreeMap::new(),
             named_by: BTreeMap::new(),
+            by_squid: BTreeMap::new(),
             handoffs: BTreeMap::new(),
             by_change: BTreeSet::new(),
         }
     }
 
     pub(super) fn load_session(&mut self, record: SessionRecord) {
+        if record.phase == SessionPhase::Live {
+            self.by_squid.insert(record.squid.clone(), record.id);
+        }
         self.sessions.insert(record.id, record);
     }
 
