@@ -66,7 +66,12 @@ impl ClockClass {
 /// `D`: how long an Assigner whose own clock is of class `assigner` must wait, after it last
 /// answered a session, until no clock within its bound can still show that session's lease as
 /// running. Rounded up, plus `granularity`.
-pub fn wait_after_answer(ttl: Duration, session: ClockClass, assigner: ClockClass, granularity: Duration) -> Duration {
+pub fn wait_after_answer(
+    ttl: Duration,
+    session: ClockClass,
+    assigner: ClockClass,
+    granularity: Duration,
+) -> Duration {
     const MILLION: u128 = 1_000_000;
     let numerator = ttl.as_nanos() * (MILLION + u128::from(assigner.rho_ppm()));
     let nanos = numerator.div_ceil(MILLION - u128::from(session.rho_ppm()));

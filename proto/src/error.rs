@@ -1,5 +1,7 @@
 //! Why the table refused a command, and coarse kinds for callers.
 
+use std::borrow::Cow;
+
 use crate::id::{HandoffId, LogId, SessionId};
 use crate::slice::Slice;
 use crate::target::{BadConfig, TargetName};
@@ -55,12 +57,12 @@ pub enum Rejection {
     WrongMode(crate::target::Mode),
     /// The step makes no sense as given.
     #[error("{0}")]
-    BadStep(&'static str),
+    BadStep(Cow<'static, str>),
     /// A bound of `limits` is reached.
     #[error("the limit of {most} {what} is reached")]
     Limit {
         /// What there is too much of.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// How many there may be.
         most: usize,
     },

@@ -129,7 +129,11 @@ impl Slot {
     }
 
     fn next_due(&self) -> ClockTime {
-        if self.suspected || self.leaving { self.expires() } else { self.expires().min(self.suspicious()) }
+        if self.suspected || self.leaving {
+            self.expires()
+        } else {
+            self.expires().min(self.suspicious())
+        }
     }
 }
 
@@ -174,12 +178,16 @@ impl Grantor {
 
     /// Whether the session was answered in this term and is not suspected: it may be given slices.
     pub fn may_receive(&self, session: SessionId) -> bool {
-        self.sessions.get(&session).is_some_and(|slot| slot.renewed && !slot.suspected && !slot.expiring && !slot.leaving)
+        self.sessions
+            .get(&session)
+            .is_some_and(|slot| slot.renewed && !slot.suspected && !slot.expiring && !slot.leaving)
     }
 
     /// Whether renewals of the session are missing.
     pub fn is_suspected(&self, session: SessionId) -> bool {
-        self.sessions.get(&session).is_some_and(|slot| slot.suspected || slot.expiring)
+        self.sessions
+            .get(&session)
+            .is_some_and(|slot| slot.suspected || slot.expiring)
     }
 
     /// Sessions that are not closed, as far as this term knows.
@@ -221,7 +229,12 @@ impl Grantor {
         if self.sessions.contains_key(&info.session) {
             return;
         }
-        let mut wait = wait_after_answer(info.ttl, info.clock, self.config.clock, self.config.granularity);
+        let mut wait = wait_after_answer(
+            info.ttl,
+            info.clock,
+            self.config.clock,
+            self.config.granularity,
+        );
         if mutant!("wait_without_drift") {
             wait = info.ttl;
         }
@@ -268,7 +281,9 @@ impl Grantor {
 
     /// A round confirms only what was collected before it began.
     fn begin_round(&mut self, now: ClockTime, out: &mut Output) {
-        let due = self.last_round.is_none_or(|last| now >= last + self.config.collect_window);
+        let due = self
+            .last_round
+            .is_none_or(|last| now >= last + self.config.collect_window);
         let ready = self.ready || mutant!("answers_before_own_term");
         if ready && self.in_flight.is_none() && !self.collected.is_empty() && due {
             self.round += 1;
@@ -319,7 +334,9 @@ impl Grantor {
         }
         while let Some((at, session)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
             self.due.remove(&(at, session));
-            let Some(slot) = self.sessions.get_mut(&session) else { continue };
+            let Some(slot) = self.sessions.get_mut(&session) else {
+                continue;
+            };
             if slot.expires() <= now {
                 slot.expiring = true;
                 out.actions.push(Action::Expire(session));
@@ -340,7 +357,10 @@ impl Grantor {
         }
         let attention = self.due.first().map(|(at, _)| *at);
         let waiting = self.in_flight.is_none() && !self.collected.is_empty();
-        let round = self.last_round.filter(|_| waiting).map(|last| last + self.config.collect_window);
+        let round = self
+            .last_round
+            .filter(|_| waiting)
+            .map(|last| last + self.config.collect_window);
         attention.into_iter().chain(round).min()
     }
 }
@@ -360,16 +380,27 @@ mod tests {
     }
 
     fn info(n: u64) -> SessionInfo {
-        SessionInfo { session: session(n), ttl: TTL, clock: ClockClass::Raw, leaving: false }
+        SessionInfo {
+            session: session(n),
+            ttl: TTL,
+            clock: ClockClass::Raw,
+            leaving: false,
+        }
     }
 
     fn renewal(n: u64, seq: u64) -> Renewal {
-        Renewal { session: session(n), seq }
+        Renewal {
+            session: session(n),
+            seq,
+        }
     }
 
     fn ready(sessions: &[u64]) -> Grantor {
         let mut grantor = Grantor::new(5, at(1_000), GrantorConfig::default());
-        grantor.handle(at(1_010), Input::Ready(sessions.iter().copied().map(info).collect()));
+        grantor.handle(
+            at(1_010),
+            Input::Ready(sessions.iter().copied().map(info).collect()),
+        );
         grantor
     }
 
@@ -378,13 +409,23 @@ mod tests {
     }
 
     fn d() -> Duration {
-        wait_after_answer(TTL, ClockClass::Raw, ClockClass::Raw, GrantorConfig::default().granularity)
+        wait_after_answer(
+            TTL,
+            ClockClass::Raw,
+            ClockClass::Raw,
+            GrantorConfig::default().granularity,
+        )
     }
 
     #[test]
     fn nothing_is_answered_before_an_entry_of_its_own_term_is_applied() {
         let mut grantor = Grantor::new(5, at(1_000), GrantorConfig::default());
-        assert_eq!(grantor.handle(at(1_001), Input::Renewals(vec![renewal(1, 1)])).actions, vec![]);
+        assert_eq!(
+            grantor
+                .handle(at(1_001), Input::Renewals(vec![renewal(1, 1)]))
+                .actions,
+            vec![]
+        );
         let out = grantor.handle(at(1_010), Input::Ready(vec![info(1)]));
         assert_eq!(out.actions, vec![Action::Confirm(1)]);
         let out = grantor.handle(at(1_011), Input::Confirmed(1));
@@ -394,12 +435,31 @@ mod tests {
     #[test]
     fn a_round_answers_only_what_arrived_before_it_began() {
         let mut grantor = ready(&[1, 2]);
-        assert_eq!(grantor.handle(at(1_020), Input::Renewals(vec![renewal(1, 1)])).actions, vec![Action::Confirm(1)]);
-        assert_eq!(grantor.handle(at(1_021), Input::Renewals(vec![renewal(2, 1)])).actions, vec![]);
+        assert_eq!(
+            grantor
+                .handle(at(1_020), Input::Renewals(vec![renewal(1, 1)]))
+                .actions,
+            vec![Action::Confirm(1)]
+        );
+        assert_eq!(
+            grantor
+                .handle(at(1_021), Input::Renewals(vec![renewal(2, 1)]))
+                .actions,
+            vec![]
+        );
         let out = grantor.handle(at(1_022), Input::Confirmed(1));
-        assert_eq!(out.actions, vec![Action::Answer(vec![renewal(1, 1)]), Action::Confirm(2)]);
-        assert_eq!(grantor.handle(at(1_023), Input::Confirmed(1)).actions, vec![]);
-        assert_eq!(grantor.handle(at(1_023), Input::NotConfirmed(2)).actions, vec![]);
+        assert_eq!(
+            out.actions,
+            vec![Action::Answer(vec![renewal(1, 1)]), Action::Confirm(2)]
+        );
+        assert_eq!(
+            grantor.handle(at(1_023), Input::Confirmed(1)).actions,
+            vec![]
+        );
+        assert_eq!(
+            grantor.handle(at(1_023), Input::NotConfirmed(2)).actions,
+            vec![]
+        );
     }
 
     #[test]
@@ -443,7 +503,10 @@ mod tests {
         assert!(grantor.is_suspected(session(1)));
         assert_eq!(grantor.handle(at(2_300), Input::Wake).actions, vec![]);
         let out = grantor.handle(at(2_400), Input::Renewals(vec![renewal(1, 1)]));
-        assert_eq!(out.actions, vec![Action::Trust(session(1)), Action::Confirm(1)]);
+        assert_eq!(
+            out.actions,
+            vec![Action::Trust(session(1)), Action::Confirm(1)]
+        );
         grantor.handle(at(2_401), Input::Confirmed(1));
         assert!(grantor.may_receive(session(1)));
         let out = grantor.handle(at(2_400 + 1_250), Input::Wake);

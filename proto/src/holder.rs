@@ -245,7 +245,9 @@ impl Holder {
         let session = self.session.as_ref().filter(|_| !self.shut)?;
         match &self.view {
             Some(view) if !view.mode.checks_leases() => Some(ClockTime::FAR),
-            Some(view) if mutant!("arming_acked_unchecked") && view.mode != Mode::Strong => Some(ClockTime::FAR),
+            Some(view) if mutant!("arming_acked_unchecked") && view.mode != Mode::Strong => {
+                Some(ClockTime::FAR)
+            }
             _ => session.deadline,
         }
     }
@@ -272,14 +274,20 @@ impl Holder {
                 std::cmp::Ordering::Equal
             }
         });
-        let Ok(local) = found.map(|at| &self.local[at]) else { return Verdict::NotOwner };
+        let Ok(local) = found.map(|at| &self.local[at]) else {
+            return Verdict::NotOwner;
+        };
         match &local.part {
             Part::Owner | Part::Replica
-                if self.deadline().is_some_and(|deadline| now < deadline || mutant!("check_after_deadline")) =>
+                if self
+                    .deadline()
+                    .is_some_and(|deadline| now < deadline || mutant!("check_after_deadline")) =>
             {
                 Verdict::Owned(local.epoch)
             }
-            Part::Owner if self.config.on_lapse == OnLapse::ServeFenced && !self.shut => Verdict::Fenced(local.epoch),
+            Part::Owner if self.config.on_lapse == OnLapse::ServeFenced && !self.shut => {
+                Verdict::Fenced(local.epoch)
+            }
             Part::Owner | Part::Replica => Verdict::Lapsed,
             Part::Frozen(handoff) | Part::Arriving(handoff) => Verdict::Wait(*handoff),
             Part::Gone(_) => Verdict::NotOwner,
@@ -290,9 +298,15 @@ impl Holder {
     pub fn handle(&mut self, now: ClockTime, input: Input) -> Output {
         let mut out = Output::default();
         match input {
-            Input::Registered { session, ttl, not_before } => self.begin_session(now, session, ttl, not_before, &mut out),
+            Input::Registered {
+                session,
+                ttl,
+                not_before,
+            } => self.begin_session(now, session, ttl, not_before, &mut out),
             Input::Renewed(renewed) => self.renewed(now, renewed, &mut out),
-            Input::Pushed(session, update) if self.holds(session) => self.advance(now, update, &mut out),
+            Input::Pushed(session, update) if self.holds(session) => {
+                self.advance(now, update, &mut out)
+            }
             Input::Pushed(..) => {}
             Input::Closed(session) => self.closed(session, &mut out),
             Input::Ready(ready) => self.destination_ready(ready, &mut out),
@@ -320,13 +334,27 @@ impl Holder {
         self.session() == Some(session)
     }
 
-    fn begin_session(&mut self, now: ClockTime, id: SessionId, ttl: Duration, not_before: Generation, out: &mut Output) {
+    fn begin_session(
+        &mut self,
+        now: ClockTime,
+        id: SessionId,
+        ttl: Duration,
+        not_before: Generation,
+        out: &mut Output,
+    ) {
         if self.shut || self.holds(id) {
             return;
         }
         self.end_session(out);
         let sent = BTreeMap::new();
-        self.session = Some(Session { id, ttl, not_before, sent, deadline: None, next_renewal: now });
+        self.session = Some(Session {
+            id,
+            ttl,
+            not_before,
+            sent,
+            deadline: None,
+            next_renewal: now,
+        });
     }
 
     /// Drops everything that the session gave. Floors stay: a key range is never held again at an
@@ -355,18 +383,28 @@ impl Holder {
         if !self.holds(renewed.session) {
             return;
         }
+        self.extend(now, renewed.seq, renewed.ttl);
+        // Afterwards: a word that the new view calls for is not put off until the next period.
         if let Some(update) = renewed.update {
             self.advance(now, update, out);
         }
+        out.changed = true;
+    }
+
+    fn extend(&mut self, now: ClockTime, seq: u64, ttl: Duration) {
         let period = self.period(session_ttl(&self.session));
-        let Some(session) = self.session.as_mut() else { return };
-        let Some(mut t0) = session.sent.remove(&renewed.seq) else { return };
+        let Some(session) = self.session.as_mut() else {
+            return;
+        };
+        let Some(mut t0) = session.sent.remove(&seq) else {
+            return;
+        };
         if mutant!("deadline_from_receipt") {
             t0 = now;
         }
         // Answers to older transmissions can only say less.
-        session.sent = session.sent.split_off(&renewed.seq);
-        let deadline = t0 + renewed.ttl.min(session.ttl);
+        session.sent = session.sent.split_off(&seq);
+        let deadline = t0 + ttl.min(session.ttl);
         if session.deadline.is_none_or(|known| known < deadline) {
             session.deadline = Some(deadline);
             session.next_renewal = t0 + period;
@@ -377,7 +415,9 @@ impl Holder {
     /// ◆ The view is one value at one generation, replaced as a whole, never backwards.
     fn advance(&mut self, now: ClockTime, update: ViewUpdate, out: &mut Output) {
         let not_before = self.session.as_ref().map(|session| session.not_before);
-        if not_before.is_some_and(|bound| update.generation() < bound) && !mutant!("not_before_ignored") {
+        if not_before.is_some_and(|bound| update.generation() < bound)
+            && !mutant!("not_before_ignored")
+        {
             return;
         }
         match View::advance(&mut self.view, update) {
@@ -400,7 +440,8 @@ impl Holder {
     /// A sixth of the ttl, up to a tenth of that earlier.
     fn period(&self, ttl: Duration) -> Duration {
         let period = ttl / 6;
-        let mixed = (self.next_seq ^ self.config.jitter_seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
+        let mixed =
+            (self.next_seq ^ self.config.jitter_seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
         period - period.mul_f64(mixed as f64 / 10_240.0)
     }
 
@@ -415,7 +456,13 @@ impl Holder {
         });
         let retry = session_ttl(&self.session) / 12;
         let period = self.period(session_ttl(&self.session));
-        let Some(session) = self.session.as_mut().filter(|session| session.next_renewal <= now) else { return };
+        let Some(session) = self
+            .session
+            .as_mut()
+            .filter(|session| session.next_renewal <= now)
+        else {
+            return;
+        };
         let mut seq = self.next_seq;
         self.next_seq += 1;
         if mutant!("retry_under_the_same_seq") {
@@ -429,9 +476,17 @@ impl Holder {
             session.sent.pop_first();
         }
         // Less than half remains: ask twice as often.
-        let hurried = session.deadline.is_none_or(|deadline| deadline.since(now) < session.ttl / 2);
+        let hurried = session
+            .deadline
+            .is_none_or(|deadline| deadline.since(now) < session.ttl / 2);
         session.next_renewal = now + if hurried { retry } else { period };
-        out.actions.push(Action::Renew(Renew { session: session.id, seq, known, words, armed }));
+        out.actions.push(Action::Renew(Renew {
+            session: session.id,
+            seq,
+            known,
+            words,
+            armed,
+        }));
     }
 
     fn wake_at(&self) -> Option<ClockTime> {
@@ -443,5 +498,8 @@ impl Holder {
 }
 
 fn session_ttl(session: &Option<Session>) -> Duration {
-    session.as_ref().map(|session| session.ttl).unwrap_or_default()
+    session
+        .as_ref()
+        .map(|session| session.ttl)
+        .unwrap_or_default()
 }

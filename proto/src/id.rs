@@ -33,7 +33,9 @@ impl Incarnation {
     /// An operator's incarnation, `1..=32767`; `None` outside.
     pub fn new(value: u64) -> Option<Self> {
         let value = u16::try_from(value).ok()?;
-        (1..=INCARNATION_MAX).contains(&value).then_some(Self(value))
+        (1..=INCARNATION_MAX)
+            .contains(&value)
+            .then_some(Self(value))
     }
 
     /// The number, `1..=32767`.
@@ -59,7 +61,10 @@ pub struct Generation {
 impl Generation {
     /// Mints the generation of a log entry; `None` past the 48 bits that a token holds.
     pub(crate) fn mint(incarnation: Incarnation, number: u64) -> Option<Self> {
-        (number <= NUMBER_MAX).then_some(Self { incarnation, number })
+        (number <= NUMBER_MAX).then_some(Self {
+            incarnation,
+            number,
+        })
     }
 
     /// The life of the replicated state that it belongs to.
@@ -264,7 +269,8 @@ mod tests {
         let low = Epoch::mint(Generation::mint(Incarnation::FIRST, NUMBER_MAX).unwrap());
         let high = Epoch::mint(Generation::mint(Incarnation::new(2).unwrap(), 1).unwrap());
         assert!(low < high && low.token() < high.token());
-        let top = Epoch::mint(Generation::mint(Incarnation::new(32_767).unwrap(), NUMBER_MAX).unwrap());
+        let top =
+            Epoch::mint(Generation::mint(Incarnation::new(32_767).unwrap(), NUMBER_MAX).unwrap());
         assert_eq!(top.token().as_i64(), i64::MAX);
         assert!(Generation::mint(Incarnation::FIRST, NUMBER_MAX + 1).is_none());
         assert!(Incarnation::new(32_768).is_none() && Incarnation::new(0).is_none());

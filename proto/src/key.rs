@@ -54,7 +54,9 @@ impl std::str::FromStr for SliceKey {
             Some(hex) => u64::from_str_radix(hex, 16),
             None => text.parse(),
         };
-        parsed.map(Self).map_err(|_| ParseKeyError(text.chars().take(64).collect()))
+        parsed
+            .map(Self)
+            .map_err(|_| ParseKeyError(text.chars().take(64).collect()))
     }
 }
 
@@ -135,9 +137,18 @@ mod tests {
         // XXH3: reference implementation's published value for the empty input.
         assert_eq!(KeyHash::Xxh3.slice_key(b"").as_u64(), 0x2d06_8005_38d3_94c2);
         // FarmHash: Dicer's slice_key_test_data, bytes in its order.
-        assert_eq!(KeyHash::FarmHash64.slice_key(b"Hello").as_u64(), 0x8720_6b32_1e7c_c8d5);
-        assert_eq!(KeyHash::FarmHash64.slice_key(b"Foo").as_u64(), 0x19f3_e313_e51c_d78a);
-        assert_eq!(KeyHash::FarmHash64.slice_key(b"Fili").as_u64(), 0x590d_e492_bef4_12fc);
+        assert_eq!(
+            KeyHash::FarmHash64.slice_key(b"Hello").as_u64(),
+            0x8720_6b32_1e7c_c8d5
+        );
+        assert_eq!(
+            KeyHash::FarmHash64.slice_key(b"Foo").as_u64(),
+            0x19f3_e313_e51c_d78a
+        );
+        assert_eq!(
+            KeyHash::FarmHash64.slice_key(b"Fili").as_u64(),
+            0x590d_e492_bef4_12fc
+        );
         assert_eq!(KeyHash::Identity.slice_key(&7u64.to_be_bytes()).as_u64(), 7);
         assert_eq!(KeyHash::Identity.slice_key(b"\x01").as_u64(), 1 << 56);
     }

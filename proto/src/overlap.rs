@@ -28,7 +28,13 @@ pub struct Interval {
 impl Interval {
     /// An interval of a holder that knew its token.
     pub fn new(slice: Slice, begin_ns: u64, end_ns: u64, holder: u64, token: FencingToken) -> Self {
-        Self { slice, begin_ns, end_ns, holder, token: token.as_u64() }
+        Self {
+            slice,
+            begin_ns,
+            end_ns,
+            holder,
+            token: token.as_u64(),
+        }
     }
 }
 
@@ -45,8 +51,15 @@ pub enum Violation {
 
 /// Every violation, at most `limit` of them.
 pub fn violations(intervals: &[Interval], limit: usize) -> Vec<Violation> {
-    let mut cuts: BTreeSet<SliceKey> = intervals.iter().map(|interval| interval.slice.first()).collect();
-    cuts.extend(intervals.iter().filter_map(|interval| interval.slice.last().next()));
+    let mut cuts: BTreeSet<SliceKey> = intervals
+        .iter()
+        .map(|interval| interval.slice.first())
+        .collect();
+    cuts.extend(
+        intervals
+            .iter()
+            .filter_map(|interval| interval.slice.last().next()),
+    );
     let cuts: Vec<SliceKey> = cuts.into_iter().collect();
     let mut ranges: Vec<Vec<&Interval>> = vec![Vec::new(); cuts.len()];
     for interval in intervals {
@@ -74,7 +87,10 @@ pub fn violations(intervals: &[Interval], limit: usize) -> Vec<Violation> {
 fn sweep(range: &[&Interval], limit: usize, found: &mut Vec<Violation>) {
     let mut latest: Vec<&Interval> = Vec::new();
     for interval in range {
-        for earlier in latest.iter().filter(|earlier| earlier.holder != interval.holder) {
+        for earlier in latest
+            .iter()
+            .filter(|earlier| earlier.holder != interval.holder)
+        {
             if found.len() >= limit {
                 return;
             }
@@ -87,7 +103,10 @@ fn sweep(range: &[&Interval], limit: usize, found: &mut Vec<Violation>) {
             }
         }
         // Of each holder only the interval that ends last can still overlap what comes.
-        match latest.iter_mut().find(|earlier| earlier.holder == interval.holder) {
+        match latest
+            .iter_mut()
+            .find(|earlier| earlier.holder == interval.holder)
+        {
             Some(earlier) if earlier.end_ns <= interval.end_ns => *earlier = interval,
             Some(_) => {}
             None => latest.push(interval),
@@ -99,27 +118,55 @@ fn sweep(range: &[&Interval], limit: usize, found: &mut Vec<Violation>) {
 mod tests {
     use super::*;
 
-    fn held(first: u64, last: u64, begin_ns: u64, end_ns: u64, holder: u64, token: u64) -> Interval {
+    fn held(
+        first: u64,
+        last: u64,
+        begin_ns: u64,
+        end_ns: u64,
+        holder: u64,
+        token: u64,
+    ) -> Interval {
         let slice = Slice::new(SliceKey::from_u64(first), SliceKey::from_u64(last)).unwrap();
-        Interval { slice, begin_ns, end_ns, holder, token }
+        Interval {
+            slice,
+            begin_ns,
+            end_ns,
+            holder,
+            token,
+        }
     }
 
     #[test]
     fn successive_holders_with_rising_tokens_are_fine() {
-        let good = [held(0, 9, 0, 10, 1, 5), held(0, 9, 10, 20, 2, 6), held(0, 9, 21, 30, 1, 7), held(10, 19, 0, 30, 3, 1)];
+        let good = [
+            held(0, 9, 0, 10, 1, 5),
+            held(0, 9, 10, 20, 2, 6),
+            held(0, 9, 21, 30, 1, 7),
+            held(10, 19, 0, 30, 3, 1),
+        ];
         assert_eq!(violations(&good, 10), vec![]);
     }
 
     #[test]
     fn an_overlap_is_found_across_splits_and_under_long_intervals() {
-        let bad = [held(0, 99, 0, 1_000, 1, 5), held(0, 49, 10, 20, 1, 5), held(20, 29, 500, 501, 2, 6)];
+        let bad = [
+            held(0, 99, 0, 1_000, 1, 5),
+            held(0, 49, 10, 20, 1, 5),
+            held(20, 29, 500, 501, 2, 6),
+        ];
         let found = violations(&bad, 10);
-        assert!(matches!(found.as_slice(), [Violation::Overlap(_, _, 1)]), "{found:?}");
+        assert!(
+            matches!(found.as_slice(), [Violation::Overlap(_, _, 1)]),
+            "{found:?}"
+        );
     }
 
     #[test]
     fn a_token_that_does_not_rise_is_found() {
         let bad = [held(0, 9, 0, 10, 1, 5), held(0, 9, 10, 20, 2, 5)];
-        assert!(matches!(violations(&bad, 10).as_slice(), [Violation::TokenNotLarger(..)]));
+        assert!(matches!(
+            violations(&bad, 10).as_slice(),
+            [Violation::TokenNotLarger(..)]
+        ));
     }
 }

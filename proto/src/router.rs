@@ -52,19 +52,35 @@ impl RouteTable {
     #[inline]
     pub fn lookup(&self, key: SliceKey) -> Option<Route> {
         let key = key.as_u64();
-        let bucket = if self.shift >= 64 { 0 } else { (key >> self.shift) as usize };
+        let bucket = if self.shift >= 64 {
+            0
+        } else {
+            (key >> self.shift) as usize
+        };
         let low = *self.radix.get(bucket)? as usize;
-        let high = self.radix.get(bucket + 1).map_or(self.starts.len(), |next| *next as usize + 1);
+        let high = self
+            .radix
+            .get(bucket + 1)
+            .map_or(self.starts.len(), |next| *next as usize + 1);
         let window = self.starts.get(low..high)?;
         // One or two starts in the usual window: step through them; bisect a crowded one.
         let at = if window.len() <= 8 {
-            window.iter().skip(1).take_while(|start| **start <= key).count()
+            window
+                .iter()
+                .skip(1)
+                .take_while(|start| **start <= key)
+                .count()
         } else {
-            window.partition_point(|start| *start <= key).saturating_sub(1)
+            window
+                .partition_point(|start| *start <= key)
+                .saturating_sub(1)
         };
         let slice = low + at;
         let pod = *self.owners.get(slice)?;
-        (pod != NOBODY).then_some(Route { pod, slice: slice as u32 })
+        (pod != NOBODY).then_some(Route {
+            pod,
+            slice: slice as u32,
+        })
     }
 
     /// The session and address of a pod that a route of this table names.
@@ -95,10 +111,15 @@ impl RouteTable {
     fn build(view: &View, hints: &BTreeMap<SliceKey, Moved>) -> Self {
         let mut table = Builder::default();
         for (slice, assigned) in view.slices.iter() {
-            let owner = assigned.owner.and_then(|lease| table.pod(lease.session, view.pods.get(&lease.session)));
+            let owner = assigned
+                .owner
+                .and_then(|lease| table.pod(lease.session, view.pods.get(&lease.session)));
             let at = table.push(slice.first(), owner.unwrap_or(NOBODY));
-            let replicas: Vec<PodIndex> =
-                assigned.replicas.iter().filter_map(|id| table.pod(*id, view.pods.get(id))).collect();
+            let replicas: Vec<PodIndex> = assigned
+                .replicas
+                .iter()
+                .filter_map(|id| table.pod(*id, view.pods.get(id)))
+                .collect();
             if !replicas.is_empty() {
                 table.replicas.insert(at, replicas);
             }
@@ -142,7 +163,10 @@ impl Builder {
     /// view's; where a split or merge came between, its edges are cut in.
     fn overlay(&mut self, slice: Slice, pod: PodIndex) {
         let from = self.cut(slice.first());
-        let to = slice.last().next().map_or(self.starts.len(), |end| self.cut(end));
+        let to = slice
+            .last()
+            .next()
+            .map_or(self.starts.len(), |end| self.cut(end));
         self.owners[from..to].fill(pod);
     }
 
@@ -150,11 +174,14 @@ impl Builder {
     fn cut(&mut self, key: SliceKey) -> usize {
         let at = self.starts.partition_point(|start| *start < key.as_u64());
         if self.starts.get(at) != Some(&key.as_u64()) {
-            let owner = at.checked_sub(1).map_or(NOBODY, |before| self.owners[before]);
+            let owner = at
+                .checked_sub(1)
+                .map_or(NOBODY, |before| self.owners[before]);
             self.starts.insert(at, key.as_u64());
             self.owners.insert(at, owner);
             let behind = self.replicas.split_off(&(at as u32));
-            self.replicas.extend(behind.into_iter().map(|(slice, pods)| (slice + 1, pods)));
+            self.replicas
+                .extend(behind.into_iter().map(|(slice, pods)| (slice + 1, pods)));
         }
         at
     }
@@ -218,7 +245,9 @@ impl Router {
     /// Errors leave everything as it was; ask for a full view.
     pub fn update(&mut self, update: ViewUpdate) -> Result<bool, UpdateError> {
         let applied = View::advance(&mut self.view, update)?;
-        if applied == Applied::Newer && let Some(view) = &self.view {
+        if applied == Applied::Newer
+            && let Some(view) = &self.view
+        {
             self.hints.retain(|_, hint| outranks(hint, view));
         }
         Ok(applied == Applied::Newer)
@@ -227,11 +256,13 @@ impl Router {
     /// Learns from a pod where a slice went. Returns whether lookups may change.
     pub fn learn(&mut self, moved: Moved) -> bool {
         let Some(view) = &self.view else { return false };
-        let newer = |known: &&Moved| known.slice.overlaps(moved.slice) && known.epoch >= moved.epoch;
+        let newer =
+            |known: &&Moved| known.slice.overlaps(moved.slice) && known.epoch >= moved.epoch;
         if !outranks(&moved, view) || self.hints.values().any(|known| newer(&known)) {
             return false;
         }
-        self.hints.retain(|_, known| !known.slice.overlaps(moved.slice));
+        self.hints
+            .retain(|_, known| !known.slice.overlaps(moved.slice));
         if self.hints.len() >= limits::ROUTER_HINTS {
             return false;
         }
@@ -241,24 +272,46 @@ impl Router {
 
     /// The epoch at which `key` is owned, as far as is known.
     pub fn epoch(&self, key: SliceKey) -> Option<Epoch> {
-        let hint = self.hints.range(..=key).next_back().filter(|(_, hint)| hint.slice.contains(key));
+        let hint = self
+            .hints
+            .range(..=key)
+            .next_back()
+            .filter(|(_, hint)| hint.slice.contains(key));
         match hint {
             Some((_, hint)) => Some(hint.epoch),
-            None => self.view.as_ref()?.get(key).1.owner.map(|lease| lease.epoch),
+            None => self
+                .view
+                .as_ref()?
+                .get(key)
+                .1
+                .owner
+                .map(|lease| lease.epoch),
         }
     }
 
     /// An index of what is known now; empty while nothing is.
     pub fn table(&self) -> Arc<RouteTable> {
-        Arc::new(self.view.as_ref().map(|view| RouteTable::build(view, &self.hints)).unwrap_or_default())
+        Arc::new(
+            self.view
+                .as_ref()
+                .map(|view| RouteTable::build(view, &self.hints))
+                .unwrap_or_default(),
+        )
     }
 }
 
 /// Whether a hint still says more than the view: some part of its range is shown below its epoch,
 /// and the view is older than the teller's or still shows the handoff open.
 fn outranks(hint: &Moved, view: &View) -> bool {
-    let below = view.slices.overlapping(hint.slice).any(|(_, assigned)| assigned.owner.is_none_or(|lease| lease.epoch < hint.epoch));
-    let open = || view.slices.overlapping(hint.slice).any(|(_, assigned)| assigned.handoff.is_some_and(|h| h.id == hint.handoff));
+    let below = view
+        .slices
+        .overlapping(hint.slice)
+        .any(|(_, assigned)| assigned.owner.is_none_or(|lease| lease.epoch < hint.epoch));
+    let open = || {
+        view.slices
+            .overlapping(hint.slice)
+            .any(|(_, assigned)| assigned.handoff.is_some_and(|h| h.id == hint.handoff))
+    };
     let older = view.generation < hint.generation;
     below && (older || open())
 }

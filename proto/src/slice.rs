@@ -13,7 +13,10 @@ pub struct Slice {
 
 impl Slice {
     /// The whole key space.
-    pub const ALL: Slice = Slice { first: SliceKey::MIN, last: SliceKey::MAX };
+    pub const ALL: Slice = Slice {
+        first: SliceKey::MIN,
+        last: SliceKey::MAX,
+    };
 
     /// The range `first..=last`; `None` when `last < first`.
     pub fn new(first: SliceKey, last: SliceKey) -> Option<Self> {

@@ -26,7 +26,9 @@ pub enum CoverError {
 impl<T> SliceMap<T> {
     /// One value for the whole key space.
     pub fn whole(value: T) -> Self {
-        Self { entries: vec![(Slice::ALL, value)] }
+        Self {
+            entries: vec![(Slice::ALL, value)],
+        }
     }
 
     /// Proves that `entries`, in order, cover every key exactly once.
@@ -35,7 +37,10 @@ impl<T> SliceMap<T> {
             Some((slice, _)) if slice.first() == SliceKey::MIN => {}
             _ => return Err(CoverError::NoStart),
         }
-        if let Some(pair) = entries.windows(2).find(|pair| !pair[0].0.touches(pair[1].0)) {
+        if let Some(pair) = entries
+            .windows(2)
+            .find(|pair| !pair[0].0.touches(pair[1].0))
+        {
             return Err(CoverError::Broken(pair[0].0, pair[1].0));
         }
         match entries.last() {
@@ -45,7 +50,8 @@ impl<T> SliceMap<T> {
     }
 
     fn position(&self, key: SliceKey) -> usize {
-        self.entries.partition_point(|(slice, _)| slice.last() < key)
+        self.entries
+            .partition_point(|(slice, _)| slice.last() < key)
     }
 
     /// The slice that holds `key`, and its value.
@@ -100,7 +106,9 @@ impl<T> SliceMap<T> {
                 entries.push((new, value));
             }
             // A replaced slice contributes nothing; one that is only cut breaks the cover below.
-            let covered_from = entries.last().is_some_and(|(new, _): &(Slice, T)| new.overlaps(*slice))
+            let covered_from = entries
+                .last()
+                .is_some_and(|(new, _): &(Slice, T)| new.overlaps(*slice))
                 || replaced_to.is_some_and(|to| to >= slice.first());
             if !covered_from {
                 entries.push((*slice, value.clone()));
@@ -130,16 +138,28 @@ mod tests {
         assert_eq!(SliceMap::<u8>::new(vec![]), Err(CoverError::NoStart));
         assert!(SliceMap::new(vec![(slice(0, 9), 1), (slice(11, u64::MAX), 2)]).is_err());
         assert!(SliceMap::new(vec![(slice(0, 9), 1), (slice(9, u64::MAX), 2)]).is_err());
-        assert_eq!(SliceMap::new(vec![(slice(0, 9), 1)]), Err(CoverError::NoEnd));
+        assert_eq!(
+            SliceMap::new(vec![(slice(0, 9), 1)]),
+            Err(CoverError::NoEnd)
+        );
     }
 
     #[test]
     fn an_overlay_replaces_splits_and_merges() {
-        let mut map = SliceMap::new(vec![(slice(0, 9), 'a'), (slice(10, 19), 'b'), (slice(20, u64::MAX), 'c')]).unwrap();
+        let mut map = SliceMap::new(vec![
+            (slice(0, 9), 'a'),
+            (slice(10, 19), 'b'),
+            (slice(20, u64::MAX), 'c'),
+        ])
+        .unwrap();
         map.overlay(vec![(slice(10, 19), 'x')]).unwrap();
         assert_eq!(map.get(key(15)), (slice(10, 19), &'x'));
-        map.overlay(vec![(slice(10, 14), 'l'), (slice(15, 19), 'r')]).unwrap();
-        assert_eq!((map.get(key(14)).1, map.get(key(15)).1, map.len()), (&'l', &'r', 4));
+        map.overlay(vec![(slice(10, 14), 'l'), (slice(15, 19), 'r')])
+            .unwrap();
+        assert_eq!(
+            (map.get(key(14)).1, map.get(key(15)).1, map.len()),
+            (&'l', &'r', 4)
+        );
         map.overlay(vec![(slice(0, 14), 'm')]).unwrap();
         assert_eq!((map.get(key(3)), map.len()), ((slice(0, 14), &'m'), 3));
         let before = map.clone();

@@ -14,7 +14,9 @@ mod target;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-pub use record::{MetaRecord, Record, RecordKey, SessionPhase, SessionRecord, SliceRecord, TargetRecord};
+pub use record::{
+    MetaRecord, Record, RecordKey, SessionPhase, SessionRecord, SliceRecord, TargetRecord,
+};
 pub use target::TargetState;
 
 use crate::clock::ClockClass;
@@ -103,8 +105,16 @@ impl Default for LeaseTable {
 impl LeaseTable {
     /// An empty table of a cluster that was never restored.
     pub fn new() -> Self {
-        let meta = MetaRecord { incarnation: Incarnation::FIRST, next_session: 1, next_handoff: 1, restore_wait: None };
-        Self { meta, targets: BTreeMap::new() }
+        let meta = MetaRecord {
+            incarnation: Incarnation::FIRST,
+            next_session: 1,
+            next_handoff: 1,
+            restore_wait: None,
+        };
+        Self {
+            meta,
+            targets: BTreeMap::new(),
+        }
     }
 
     /// Applies the command of the entry at `at`. Entries must be given in the order of the log,
@@ -116,80 +126,174 @@ impl LeaseTable {
         };
         let Some(generation) = Generation::mint(incarnation, at.index) else {
             let reply = Reply::Rejected(Rejection::TokensExhausted);
-            return Outcome { reply, touched: Vec::new(), events: Vec::new() };
+            return Outcome {
+                reply,
+                touched: Vec::new(),
+                events: Vec::new(),
+            };
         };
-        let mut entry = Entry { at, generation, touched: BTreeSet::new(), events: Vec::new() };
-        let reply = self.dispatch(&mut entry, command).unwrap_or_else(Reply::Rejected);
-        Outcome { reply, touched: entry.touched.into_iter().collect(), events: entry.events }
+        let mut entry = Entry {
+            at,
+            generation,
+            touched: BTreeSet::new(),
+            events: Vec::new(),
+        };
+        let reply = self
+            .dispatch(&mut entry, command)
+            .unwrap_or_else(Reply::Rejected);
+        Outcome {
+            reply,
+            touched: entry.touched.into_iter().collect(),
+            events: entry.events,
+        }
     }
 
     fn dispatch(&mut self, entry: &mut Entry, command: Command) -> Applied {
         match command {
-            Command::CreateTarget { target, config, initial_slices } => {
-                self.create_target(entry, target, config, initial_slices)
-            }
-            Command::UpdateTarget { target, expected_version, change } => {
-                self.live_target(&target)?.update(entry, expected_version, &change)
-            }
-            Command::DeleteTarget { target, expected_version } => self.delete_target(entry, &target, expected_version),
-            Command::RegisterSession { target, squid, clock, secret, app_version } => {
-                let state = self.targets.get_mut(&target).ok_or(Rejection::UnknownTarget(target))?;
+            Command::CreateTarget {
+                target,
+                config,
+                initial_slices,
+            } => self.create_target(entry, target, config, initial_slices),
+            Command::UpdateTarget {
+                target,
+                expected_version,
+                change,
+            } => self
+                .live_target(&target)?
+                .update(entry, expected_version, &change),
+            Command::DeleteTarget {
+                target,
+                expected_version,
+            } => self.delete_target(entry, &target, expected_version),
+            Command::RegisterSession {
+                target,
+                squid,
+                clock,
+                secret,
+                app_version,
+            } => {
+                let state = self
+                    .targets
+                    .get_mut(&target)
+                    .ok_or(Rejection::UnknownTarget(target))?;
                 state.register(entry, &mut self.meta, squid, clock, secret, app_version)
             }
-            Command::CloseSession { target, session, proof: _ } => {
+            Command::CloseSession {
+                target,
+                session,
+                proof: _,
+            } => {
                 self.target_mut(&target)?.close(entry, session)?;
                 self.bury(entry, &target);
                 Ok(Reply::Done)
             }
-            Command::ExpireSession { target, session, term, successors } => {
+            Command::ExpireSession {
+                target,
+                session,
+                term,
+                successors,
+            } => {
                 same_term(term, entry.at)?;
-                self.target_mut(&target)?.expire(entry, session, &successors)?;
+                self.target_mut(&target)?
+                    .expire(entry, session, &successors)?;
                 self.bury(entry, &target);
                 Ok(Reply::Done)
             }
-            Command::DrainSession { target, session } => self.live_target(&target)?.drain(entry, session),
-            Command::ApplyPlan { target, config_version, steps } => {
+            Command::DrainSession { target, session } => {
+                self.live_target(&target)?.drain(entry, session)
+            }
+            Command::ApplyPlan {
+                target,
+                config_version,
+                steps,
+            } => {
                 let wait = self.meta.restore_wait.is_some();
-                let state = self.targets.get_mut(&target).ok_or(Rejection::UnknownTarget(target))?;
+                let state = self
+                    .targets
+                    .get_mut(&target)
+                    .ok_or(Rejection::UnknownTarget(target))?;
                 state.apply_plan(entry, &mut self.meta, wait, config_version, steps)
             }
-            Command::CompleteHandoff { target, handoff, word, digest: _ } => {
-                self.target_mut(&target)?.complete_handoff(entry, handoff, word)
+            Command::CompleteHandoff {
+                target,
+                handoff,
+                word,
+                digest: _,
+            } => self
+                .target_mut(&target)?
+                .complete_handoff(entry, handoff, word),
+            Command::CancelHandoff {
+                target,
+                handoff,
+                refused_by,
+            } => self
+                .target_mut(&target)?
+                .cancel_handoff(entry, handoff, refused_by),
+            Command::AskCancel { target, handoff } => {
+                self.target_mut(&target)?.ask_cancel(entry, handoff)
             }
-            Command::CancelHandoff { target, handoff, refused_by } => {
-                self.target_mut(&target)?.cancel_handoff(entry, handoff, refused_by)
-            }
-            Command::AskCancel { target, handoff } => self.target_mut(&target)?.ask_cancel(entry, handoff),
-            Command::AckArming { target, session, arming } => {
-                self.target_mut(&target)?.ack_arming(entry, session, arming)
-            }
-            Command::ForgetGhost { target, session, reason: _ } => {
+            Command::AckArming {
+                target,
+                session,
+                arming,
+            } => self.target_mut(&target)?.ack_arming(entry, session, arming),
+            Command::ForgetGhost {
+                target,
+                session,
+                reason: _,
+            } => {
                 self.target_mut(&target)?.forget_ghost(entry, session)?;
                 self.bury(entry, &target);
                 Ok(Reply::Done)
             }
-            Command::Restore { incarnation, max_ttl } => self.restore(entry, incarnation, max_ttl),
+            Command::Restore {
+                incarnation,
+                max_ttl,
+            } => self.restore(entry, incarnation, max_ttl),
             Command::EndRestoreWait { term } => self.end_restore_wait(entry, term),
         }
     }
 
-    fn create_target(&mut self, entry: &mut Entry, name: TargetName, config: TargetConfig, slices: u32) -> Applied {
+    fn create_target(
+        &mut self,
+        entry: &mut Entry,
+        name: TargetName,
+        config: TargetConfig,
+        slices: u32,
+    ) -> Applied {
         if let Some(state) = self.targets.get(&name) {
-            return Err(state.if_leaving().err().unwrap_or(Rejection::TargetExists(name)));
+            return Err(state
+                .if_leaving()
+                .err()
+                .unwrap_or(Rejection::TargetExists(name)));
         }
         config.check()?;
         if self.targets.len() >= limits::TARGETS {
-            return Err(Rejection::Limit { what: "targets", most: limits::TARGETS });
+            return Err(Rejection::Limit {
+                what: "targets".into(),
+                most: limits::TARGETS,
+            });
         }
         if slices == 0 || slices as usize > limits::INITIAL_SLICES {
-            return Err(Rejection::Limit { what: "initial slices (and at least one)", most: limits::INITIAL_SLICES });
+            return Err(Rejection::Limit {
+                what: "initial slices (and at least one)".into(),
+                most: limits::INITIAL_SLICES,
+            });
         }
+        // The first target's records need the record about the whole table beside them.
+        entry.touched.insert(RecordKey::Meta);
         let state = TargetState::create(entry, name.clone(), config, Slice::even(slices as usize));
         self.targets.insert(name, state);
         Ok(Reply::Done)
     }
 
-    fn delete_target(&mut self, entry: &mut Entry, name: &TargetName, expected: Option<u64>) -> Applied {
+    fn delete_target(
+        &mut self,
+        entry: &mut Entry,
+        name: &TargetName,
+        expected: Option<u64>,
+    ) -> Applied {
         self.live_target(name)?.delete(entry, expected)?;
         self.bury(entry, name);
         Ok(Reply::Done)
@@ -197,7 +301,11 @@ impl LeaseTable {
 
     /// Frees the name of a deleted target once every session has gone.
     fn bury(&mut self, entry: &mut Entry, name: &TargetName) {
-        if self.targets.get(name).is_some_and(|state| state.may_be_buried() && self.meta.restore_wait.is_none()) {
+        if self
+            .targets
+            .get(name)
+            .is_some_and(|state| state.may_be_buried() && self.meta.restore_wait.is_none())
+        {
             if let Some(state) = self.targets.remove(name) {
                 state.touch_all(entry);
             }
@@ -205,14 +313,26 @@ impl LeaseTable {
         }
     }
 
-    fn restore(&mut self, entry: &mut Entry, incarnation: Incarnation, max_ttl: Duration) -> Applied {
+    fn restore(
+        &mut self,
+        entry: &mut Entry,
+        incarnation: Incarnation,
+        max_ttl: Duration,
+    ) -> Applied {
         if incarnation <= self.meta.incarnation {
             return Err(Rejection::IncarnationNotLarger(self.meta.incarnation.get()));
         }
         if max_ttl > limits::TTL_MAX {
-            return Err(Rejection::BadStep("the largest ttl is beyond the limit of a session's ttl"));
+            return Err(Rejection::BadStep(
+                "the largest ttl is beyond the limit of a session's ttl".into(),
+            ));
         }
-        let known = self.targets.values().flat_map(|state| state.longest_ttl()).max().unwrap_or_default();
+        let known = self
+            .targets
+            .values()
+            .flat_map(|state| state.longest_ttl())
+            .max()
+            .unwrap_or_default();
         self.meta.incarnation = incarnation;
         self.meta.restore_wait = Some(max_ttl.max(known));
         entry.touched.insert(RecordKey::Meta);
@@ -235,7 +355,9 @@ impl LeaseTable {
     }
 
     fn target_mut(&mut self, name: &TargetName) -> Result<&mut TargetState, Rejection> {
-        self.targets.get_mut(name).ok_or_else(|| Rejection::UnknownTarget(name.clone()))
+        self.targets
+            .get_mut(name)
+            .ok_or_else(|| Rejection::UnknownTarget(name.clone()))
     }
 
     fn live_target(&mut self, name: &TargetName) -> Result<&mut TargetState, Rejection> {
@@ -269,8 +391,16 @@ impl LeaseTable {
         match key {
             RecordKey::Meta => Some(Record::Meta(self.meta.clone())),
             RecordKey::Target(name) => self.targets.get(name)?.target_record().map(Record::Target),
-            RecordKey::Slice(name, first) => self.targets.get(name)?.slice_record(*first).map(Record::Slice),
-            RecordKey::Session(name, id) => self.targets.get(name)?.session_record(*id).map(Record::Session),
+            RecordKey::Slice(name, first) => self
+                .targets
+                .get(name)?
+                .slice_record(*first)
+                .map(Record::Slice),
+            RecordKey::Session(name, id) => self
+                .targets
+                .get(name)?
+                .session_record(*id)
+                .map(Record::Session),
         }
     }
 
@@ -296,11 +426,20 @@ pub struct BadRecords(pub String);
 
 /// ◆ A decision of one term is never carried out in another: the deposed leader's memory counted it.
 fn same_term(decided: u64, at: LogId) -> Result<(), Rejection> {
-    if decided == at.term || mutant!("expiry_across_terms") { Ok(()) } else { Err(Rejection::OtherTerm { decided, entry: at }) }
+    if decided == at.term || mutant!("expiry_across_terms") {
+        Ok(())
+    } else {
+        Err(Rejection::OtherTerm { decided, entry: at })
+    }
 }
 
 impl TargetState {
-    fn update(&mut self, entry: &mut Entry, expected: Option<u64>, change: &TargetChange) -> Applied {
+    fn update(
+        &mut self,
+        entry: &mut Entry,
+        expected: Option<u64>,
+        change: &TargetChange,
+    ) -> Applied {
         self.expect_version(expected)?;
         let config = change.onto(&self.config);
         config.check()?;
@@ -313,9 +452,10 @@ impl TargetState {
 
     fn expect_version(&self, expected: Option<u64>) -> Result<(), Rejection> {
         match expected {
-            Some(expected) if expected != self.config_version => {
-                Err(Rejection::ConfigVersion { expected, current: self.config_version })
-            }
+            Some(expected) if expected != self.config_version => Err(Rejection::ConfigVersion {
+                expected,
+                current: self.config_version,
+            }),
             _ => Ok(()),
         }
     }
@@ -324,7 +464,9 @@ impl TargetState {
         if !self.deleted {
             return Ok(());
         }
-        let left = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX).saturating_add(self.ghosts_uncounted);
+        let left = u32::try_from(self.sessions.len())
+            .unwrap_or(u32::MAX)
+            .saturating_add(self.ghosts_uncounted);
         Err(Rejection::TargetLeaving(self.name.clone(), left))
     }
 
@@ -333,7 +475,10 @@ impl TargetState {
         use crate::target::Consistency::{Eventual, Strong};
         let mode = match (self.config.consistency, self.mode) {
             (Eventual, Mode::Strong | Mode::Arming(_)) => Mode::Eventual,
-            (Strong, Mode::Eventual) => Mode::Arming(entry.generation),
+            (Strong, Mode::Eventual) => {
+                self.drop_replicas(entry);
+                Mode::Arming(entry.generation)
+            }
             _ => return,
         };
         self.set_mode(entry, mode);

@@ -1,5 +1,6 @@
 //! A target and the processes that serve it: names, addresses, modes, configuration.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,9 @@ pub struct TargetName(Arc<str>);
 
 /// A text that names no target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a target name: 1 to 63 lower-case letters, digits and inner hyphens (RFC 1123 label)")]
+#[error(
+    "{0:?} is not a target name: 1 to 63 lower-case letters, digits and inner hyphens (RFC 1123 label)"
+)]
 pub struct BadTargetName(String);
 
 impl TargetName {
@@ -27,7 +30,11 @@ impl TargetName {
             && bytes.iter().all(inner)
             && ends(bytes.first())
             && ends(bytes.last());
-        if good { Ok(Self(text.into())) } else { Err(BadTargetName(text.chars().take(80).collect())) }
+        if good {
+            Ok(Self(text.into()))
+        } else {
+            Err(BadTargetName(text.chars().take(80).collect()))
+        }
     }
 
     /// The name.
@@ -69,11 +76,17 @@ impl PodAddress {
     /// Checks that `text` is `host:port` without white space or control characters.
     pub fn new(text: &str) -> Result<Self, BadPodAddress> {
         let well_formed = text.len() <= limits::POD_ADDRESS_BYTES
-            && text.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b'@')
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && b != b'/' && b != b'@')
             && text.rsplit_once(':').is_some_and(|(host, port)| {
                 !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
             });
-        if well_formed { Ok(Self(text.into())) } else { Err(BadPodAddress(text.chars().take(80).collect())) }
+        if well_formed {
+            Ok(Self(text.into()))
+        } else {
+            Err(BadPodAddress(text.chars().take(80).collect()))
+        }
     }
 
     /// The address as text.
@@ -136,7 +149,11 @@ impl SessionSecret {
 impl PartialEq for SessionSecret {
     fn eq(&self, other: &Self) -> bool {
         // No early exit: the time taken tells nothing about where two secrets differ.
-        self.0.iter().zip(other.0).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+        self.0
+            .iter()
+            .zip(other.0)
+            .fold(0, |differ, (a, b)| differ | (a ^ b))
+            == 0
     }
 }
 
@@ -174,7 +191,10 @@ impl std::str::FromStr for Consistency {
         match text {
             "strong" => Ok(Consistency::Strong),
             "eventual" => Ok(Consistency::Eventual),
-            _ => Err(UnknownWord { found: text.chars().take(64).collect(), wanted: "strong or eventual" }),
+            _ => Err(UnknownWord {
+                found: text.chars().take(64).collect(),
+                wanted: "strong or eventual",
+            }),
         }
     }
 }
@@ -275,7 +295,7 @@ impl Default for TargetConfig {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {found}; it must be {bound}")]
 pub struct BadConfig {
-    pub(crate) field: &'static str,
+    pub(crate) field: Cow<'static, str>,
     pub(crate) found: String,
     pub(crate) bound: String,
 }
@@ -283,23 +303,44 @@ pub struct BadConfig {
 impl TargetConfig {
     /// Checks every value against `limits`.
     pub fn check(&self) -> Result<(), BadConfig> {
-        let bad = |field, found: String, bound: String| Err(BadConfig { field, found, bound });
+        let bad = |field: &'static str, found: String, bound: String| {
+            Err(BadConfig {
+                field: field.into(),
+                found,
+                bound,
+            })
+        };
         if !(limits::TTL_MIN..=limits::TTL_MAX).contains(&self.ttl) {
             let bound = format!("{:?} to {:?}", limits::TTL_MIN, limits::TTL_MAX);
             return bad("ttl", format!("{:?}", self.ttl), bound);
         }
         if self.handoff_deadline.is_zero() || self.handoff_deadline > limits::HANDOFF_DEADLINE_MAX {
             let bound = format!("above zero and at most {:?}", limits::HANDOFF_DEADLINE_MAX);
-            return bad("handoff_deadline", format!("{:?}", self.handoff_deadline), bound);
+            return bad(
+                "handoff_deadline",
+                format!("{:?}", self.handoff_deadline),
+                bound,
+            );
         }
         let most = limits::OPEN_HANDOFFS_PER_TARGET;
         if self.max_open_handoffs == 0 || self.max_open_handoffs as usize > most {
-            return bad("max_open_handoffs", self.max_open_handoffs.to_string(), format!("1 to {most}"));
+            return bad(
+                "max_open_handoffs",
+                self.max_open_handoffs.to_string(),
+                format!("1 to {most}"),
+            );
         }
-        let texts = [("description", Some(&self.description)), ("hold reason", self.hold.as_ref().map(|h| &h.reason))];
+        let texts = [
+            ("description", Some(&self.description)),
+            ("hold reason", self.hold.as_ref().map(|h| &h.reason)),
+        ];
         for (field, text) in texts {
             if let Some(text) = text.filter(|text| text.len() > limits::TEXT_BYTES) {
-                return bad(field, format!("{} bytes long", text.len()), format!("at most {} bytes", limits::TEXT_BYTES));
+                return bad(
+                    field,
+                    format!("{} bytes long", text.len()),
+                    format!("at most {} bytes", limits::TEXT_BYTES),
+                );
             }
         }
         Ok(())
@@ -336,7 +377,10 @@ impl TargetChange {
             handoff_deadline: self.handoff_deadline.unwrap_or(config.handoff_deadline),
             max_open_handoffs: self.max_open_handoffs.unwrap_or(config.max_open_handoffs),
             hold: self.hold.clone().unwrap_or_else(|| config.hold.clone()),
-            description: self.description.clone().unwrap_or_else(|| config.description.clone()),
+            description: self
+                .description
+                .clone()
+                .unwrap_or_else(|| config.description.clone()),
         }
     }
 }
@@ -352,13 +396,25 @@ mod tests {
             assert!(TargetName::new(bad).is_err(), "{bad}");
         }
         assert!(PodAddress::new("10.0.0.7:9000").is_ok() && PodAddress::new("[::1]:1").is_ok());
-        for bad in ["", "host", "host:0", "host:99999", ":1", "ho st:1", "http://h:1", "u@h:1"] {
+        for bad in [
+            "",
+            "host",
+            "host:0",
+            "host:99999",
+            ":1",
+            "ho st:1",
+            "http://h:1",
+            "u@h:1",
+        ] {
             assert!(PodAddress::new(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn a_secret_is_never_printed() {
-        assert_eq!(format!("{:?}", SessionSecret::from_bytes([7; 16])), "SessionSecret(..)");
+        assert_eq!(
+            format!("{:?}", SessionSecret::from_bytes([7; 16])),
+            "SessionSecret(..)"
+        );
     }
 }

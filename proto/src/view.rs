@@ -48,7 +48,10 @@ impl Assigned {
     pub fn sessions(&self) -> impl Iterator<Item = SessionId> {
         let owner = self.owner.map(|lease| lease.session);
         let to = self.handoff.map(|handoff| handoff.to);
-        owner.into_iter().chain(to).chain(self.replicas.iter().copied())
+        owner
+            .into_iter()
+            .chain(to)
+            .chain(self.replicas.iter().copied())
     }
 }
 
@@ -133,7 +136,9 @@ impl View {
     /// Replaces `known` by what `update` leads to, if that is newer: as a whole, never backwards,
     /// a difference only onto a generation between its base and its end, of the same incarnation.
     pub fn advance(known: &mut Option<View>, update: ViewUpdate) -> Result<Applied, UpdateError> {
-        let stale = known.as_ref().is_some_and(|view| update.generation() <= view.generation);
+        let stale = known
+            .as_ref()
+            .is_some_and(|view| update.generation() <= view.generation);
         if stale && !mutant!("view_applied_backwards") {
             return Ok(Applied::Stale);
         }
@@ -144,7 +149,10 @@ impl View {
                     (diff.base <= view.generation || mutant!("diff_applied_over_a_gap"))
                         && view.generation.incarnation() == diff.generation.incarnation()
                 };
-                let gap = UpdateError::Gap { base: diff.base, known: known.as_ref().map(|view| view.generation) };
+                let gap = UpdateError::Gap {
+                    base: diff.base,
+                    known: known.as_ref().map(|view| view.generation),
+                };
                 let view = known.as_mut().filter(fits).ok_or(gap)?;
                 view.slices.overlay(diff.changed)?;
                 view.generation = diff.generation;
@@ -161,7 +169,8 @@ impl View {
         if self.pods.len() <= 64 || !self.pods.len().is_power_of_two() {
             return;
         }
-        let named: std::collections::BTreeSet<_> = self.slices.iter().flat_map(|(_, a)| a.sessions()).collect();
+        let named: std::collections::BTreeSet<_> =
+            self.slices.iter().flat_map(|(_, a)| a.sessions()).collect();
         self.pods.retain(|session, _| named.contains(session));
     }
 }

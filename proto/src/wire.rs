@@ -29,8 +29,9 @@ pub use codec::{bounded_text, handoff_id, pod_address, session_id, target_name};
 pub use error::{Problem, WireError};
 pub use record::{decode_record, decode_record_key, encode_record, encode_record_key};
 pub use session::{
-    AssignerMessage, CloseRequest, ClosedReason, DrainRequest, Hello, KeyLoad, LoadReport, RefusedReason,
-    RegisterReply, RegisterRequest, SliceLoad, SliceletMessage, pushed_message, renewed_message,
+    AssignerMessage, CloseRequest, ClosedReason, DrainRequest, Hello, KeyLoad, LoadReport,
+    RefusedReason, RegisterReply, RegisterRequest, SliceLoad, SliceletMessage, pushed_message,
+    renewed_message,
 };
 pub use types::{Redirect, UnavailableReason};
 pub use watch::{WatchReply, WatchRequest, watch_message};
@@ -83,7 +84,11 @@ pub fn decode_view_update(bytes: &[u8]) -> Result<ViewUpdate, WireError> {
 }
 
 /// Reads one message of at most `most` bytes; `name` is what an error calls it.
-fn decode<M: Message + Default>(name: &'static str, bytes: &[u8], most: usize) -> Result<M, WireError> {
+fn decode<M: Message + Default>(
+    name: &'static str,
+    bytes: &[u8],
+    most: usize,
+) -> Result<M, WireError> {
     codec::at_most(name, bytes.len(), most, "bytes")?;
     M::decode(bytes).map_err(|error| WireError::invalid(name, error))
 }

@@ -29,8 +29,13 @@ impl Floors {
             if let Some((_, above)) = slice.last().next().and_then(|next| range.split(next)) {
                 ranges.push((above, floor));
             }
-            if floor > epoch && let Some(both) = range.intersection(slice) {
-                added = added.into_iter().flat_map(|piece| cut(piece, both)).collect();
+            if floor > epoch
+                && let Some(both) = range.intersection(slice)
+            {
+                added = added
+                    .into_iter()
+                    .flat_map(|piece| cut(piece, both))
+                    .collect();
                 ranges.push((both, floor));
             }
         }
@@ -41,8 +46,13 @@ impl Floors {
 
     /// Whether some key of `slice` has a floor at or above `epoch`.
     pub fn forbid(&self, slice: Slice, epoch: Epoch) -> bool {
-        let start = self.ranges.partition_point(|(range, _)| range.last() < slice.first());
-        self.ranges[start..].iter().take_while(|(range, _)| range.first() <= slice.last()).any(|(_, floor)| epoch <= *floor)
+        let start = self
+            .ranges
+            .partition_point(|(range, _)| range.last() < slice.first());
+        self.ranges[start..]
+            .iter()
+            .take_while(|(range, _)| range.first() <= slice.last())
+            .any(|(_, floor)| epoch <= *floor)
     }
 
     /// Keeps only the ranges for which `needed` says so.
@@ -66,8 +76,16 @@ fn cut((piece, epoch): (Slice, Epoch), hole: Slice) -> Vec<(Slice, Epoch)> {
         return vec![(piece, epoch)];
     }
     let below = piece.split(hole.first()).map(|(below, _)| below);
-    let above = hole.last().next().and_then(|next| piece.split(next)).map(|(_, above)| above);
-    below.into_iter().chain(above).map(|slice| (slice, epoch)).collect()
+    let above = hole
+        .last()
+        .next()
+        .and_then(|next| piece.split(next))
+        .map(|(_, above)| above);
+    below
+        .into_iter()
+        .chain(above)
+        .map(|slice| (slice, epoch))
+        .collect()
 }
 
 #[cfg(test)]
@@ -93,8 +111,13 @@ mod tests {
         assert!(floors.forbid(slice(20, 29), epoch(3)) && !floors.forbid(slice(20, 29), epoch(4)));
         floors.raise(slice(0, 99), epoch(4));
         assert!(floors.forbid(slice(12, 12), epoch(5)) && floors.forbid(slice(90, 99), epoch(4)));
-        assert!(!floors.forbid(slice(90, 99), epoch(5)) && !floors.forbid(slice(100, 100), epoch(1)));
-        let disjoint = floors.ranges.windows(2).all(|pair| pair[0].0.last() < pair[1].0.first());
+        assert!(
+            !floors.forbid(slice(90, 99), epoch(5)) && !floors.forbid(slice(100, 100), epoch(1))
+        );
+        let disjoint = floors
+            .ranges
+            .windows(2)
+            .all(|pair| pair[0].0.last() < pair[1].0.first());
         assert!(disjoint, "{floors:?}");
     }
 }

@@ -62,31 +62,51 @@ impl Incoming {
 impl Holder {
     /// ◆ Every word about a handoff that is still open in the view, in every renewal.
     pub(super) fn words(&self) -> Vec<Word> {
-        let outgoing = self.outgoing.iter().filter_map(|(id, outgoing)| match outgoing.state {
-            Source::Surrendered(digest) => Some(Word::Surrendered(*id, digest)),
-            Source::Refused => Some(Word::Refused(*id)),
-            Source::Serving | Source::Freezing => None,
-        });
-        let incoming = self.incoming.iter().filter(|(_, incoming)| incoming.accepted).map(|(id, _)| Word::Accepted(*id));
-        outgoing.chain(incoming).take(limits::WORDS_PER_RENEWAL).collect()
+        let outgoing = self
+            .outgoing
+            .iter()
+            .filter_map(|(id, outgoing)| match outgoing.state {
+                Source::Surrendered(digest) => Some(Word::Surrendered(*id, digest)),
+                Source::Refused => Some(Word::Refused(*id)),
+                Source::Serving | Source::Freezing => None,
+            });
+        let incoming = self
+            .incoming
+            .iter()
+            .filter(|(_, incoming)| incoming.accepted)
+            .map(|(id, _)| Word::Accepted(*id));
+        outgoing
+            .chain(incoming)
+            .take(limits::WORDS_PER_RENEWAL)
+            .collect()
     }
 
     /// Brings both parts in line with a newer view. Handoffs that it does not show have ended.
     pub(super) fn follow_view(&mut self, now: ClockTime, out: &mut Output) {
-        let (Some(me), Some(view)) = (self.session(), &self.view) else { return };
+        let (Some(me), Some(view)) = (self.session(), &self.view) else {
+            return;
+        };
         let mut mine: Vec<(Slice, Lease, Handoff)> = Vec::new();
         let mut held: Vec<(Slice, Epoch)> = Vec::new();
         for (slice, assigned) in view.slices.iter() {
-            let Some(owner) = assigned.owner else { continue };
+            let Some(owner) = assigned.owner else {
+                continue;
+            };
             if owner.session == me {
                 held.push((slice, owner.epoch));
             }
-            if let Some(handoff) = assigned.handoff.filter(|handoff| owner.session == me || handoff.to == me) {
+            if let Some(handoff) = assigned
+                .handoff
+                .filter(|handoff| owner.session == me || handoff.to == me)
+            {
                 mine.push((slice, owner, handoff));
             }
         }
         // A floor matters only while the view could still give its range at or below it.
-        self.floors.retain(|range, floor| held.iter().any(|(slice, epoch)| slice.overlaps(range) && *epoch <= floor));
+        self.floors.retain(|range, floor| {
+            held.iter()
+                .any(|(slice, epoch)| slice.overlaps(range) && *epoch <= floor)
+        });
         let open = |id: &HandoffId| mine.iter().any(|(_, _, handoff)| handoff.id == *id);
         self.outgoing.retain(|id, _| open(id));
         self.incoming.retain(|id, _| open(id));
@@ -99,9 +119,23 @@ impl Holder {
         }
     }
 
-    fn follow_outgoing(&mut self, now: ClockTime, slice: Slice, epoch: Epoch, handoff: Handoff, out: &mut Output) {
+    fn follow_outgoing(
+        &mut self,
+        now: ClockTime,
+        slice: Slice,
+        epoch: Epoch,
+        handoff: Handoff,
+        out: &mut Output,
+    ) {
         let deadline = now + self.patience();
-        let fresh = Outgoing { slice, epoch, handoff, state: Source::Serving, deadline, waiting: None };
+        let fresh = Outgoing {
+            slice,
+            epoch,
+            handoff,
+            state: Source::Serving,
+            deadline,
+            waiting: None,
+        };
         self.outgoing.entry(handoff.id).or_insert(fresh).handoff = handoff;
         // ◆ A view that shows the wish to cancel, or the destination closed, is the question.
         if handoff.ask_cancel || handoff.to_closed {
@@ -112,7 +146,14 @@ impl Holder {
         }
     }
 
-    fn follow_incoming(&mut self, now: ClockTime, slice: Slice, from: SessionId, handoff: Handoff, out: &mut Output) {
+    fn follow_incoming(
+        &mut self,
+        now: ClockTime,
+        slice: Slice,
+        from: SessionId,
+        handoff: Handoff,
+        out: &mut Output,
+    ) {
         if !self.incoming.contains_key(&handoff.id) {
             let incoming = Incoming {
                 slice,
@@ -124,8 +165,17 @@ impl Holder {
                 ready_again: now,
             };
             self.incoming.insert(handoff.id, incoming);
-            let address = self.view.as_ref().and_then(|view| view.pods.get(&from).cloned());
-            out.actions.push(Action::Prepare { handoff: handoff.id, slice, epoch: handoff.epoch, from, address });
+            let address = self
+                .view
+                .as_ref()
+                .and_then(|view| view.pods.get(&from).cloned());
+            out.actions.push(Action::Prepare {
+                handoff: handoff.id,
+                slice,
+                epoch: handoff.epoch,
+                from,
+                address,
+            });
         }
         if let Some(surrender) = self.early_surrenders.remove(&handoff.id) {
             self.accept(now, surrender, out);
@@ -136,7 +186,8 @@ impl Holder {
     pub(super) fn destination_ready(&mut self, ready: Ready, out: &mut Output) {
         // ◆ A process speaks only for the session that it holds now.
         if self.session() != Some(ready.from) && !mutant!("speaks_for_another_session") {
-            out.actions.push(Action::AnswerReady(ready, ReadyAnswer::NotMine(ready.from)));
+            out.actions
+                .push(Action::AnswerReady(ready, ReadyAnswer::NotMine(ready.from)));
             return;
         }
         let Some(outgoing) = self.outgoing.get_mut(&ready.handoff) else {
@@ -160,23 +211,36 @@ impl Holder {
         if let Some(outgoing) = self.outgoing.get_mut(&id) {
             outgoing.state = Source::Freezing;
             out.changed = true;
-            out.actions.push(Action::Freeze { handoff: id, slice: outgoing.slice });
+            out.actions.push(Action::Freeze {
+                handoff: id,
+                slice: outgoing.slice,
+            });
         }
     }
 
     fn answer_ready(&mut self, id: HandoffId, out: &mut Output) {
         let Some(me) = self.session() else { return };
-        let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
+        let Some(outgoing) = self.outgoing.get_mut(&id) else {
+            return;
+        };
         let answer = match outgoing.state {
             Source::Freezing if mutant!("surrender_before_drain") => {
                 let digest = Digest::EMPTY;
-                ReadyAnswer::Surrendered(Surrender { handoff: id, from: me, to: outgoing.handoff.to, digest })
+                ReadyAnswer::Surrendered(Surrender {
+                    handoff: id,
+                    from: me,
+                    to: outgoing.handoff.to,
+                    digest,
+                })
             }
             Source::Serving | Source::Freezing => return,
             Source::Refused => ReadyAnswer::Refused(id),
-            Source::Surrendered(digest) => {
-                ReadyAnswer::Surrendered(Surrender { handoff: id, from: me, to: outgoing.handoff.to, digest })
-            }
+            Source::Surrendered(digest) => ReadyAnswer::Surrendered(Surrender {
+                handoff: id,
+                from: me,
+                to: outgoing.handoff.to,
+                digest,
+            }),
         };
         if let Some(ready) = outgoing.waiting.take() {
             out.actions.push(Action::AnswerReady(ready, answer));
@@ -185,7 +249,9 @@ impl Holder {
 
     /// ◆ Stored before it is said, and never undone.
     fn refuse(&mut self, now: ClockTime, id: HandoffId, out: &mut Output) {
-        let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
+        let Some(outgoing) = self.outgoing.get_mut(&id) else {
+            return;
+        };
         if matches!(outgoing.state, Source::Serving | Source::Freezing) {
             outgoing.state = Source::Refused;
             out.changed = true;
@@ -195,8 +261,16 @@ impl Holder {
     }
 
     /// The slice is frozen and drained: surrender. Irrevocable from here on.
-    pub(super) fn drained(&mut self, now: ClockTime, id: HandoffId, digest: Digest, out: &mut Output) {
-        let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
+    pub(super) fn drained(
+        &mut self,
+        now: ClockTime,
+        id: HandoffId,
+        digest: Digest,
+        out: &mut Output,
+    ) {
+        let Some(outgoing) = self.outgoing.get_mut(&id) else {
+            return;
+        };
         if outgoing.state != Source::Freezing {
             return;
         }
@@ -212,7 +286,11 @@ impl Holder {
     }
 
     fn patience(&self) -> Duration {
-        if self.hurry { self.config.handoff_deadline / 10 } else { self.config.handoff_deadline }
+        if self.hurry {
+            self.config.handoff_deadline / 10
+        } else {
+            self.config.handoff_deadline
+        }
     }
 
     /// This process is about to end: a destination that is slow begins cold rather than late.
@@ -253,14 +331,26 @@ impl Holder {
         for (id, incoming) in &mut self.incoming {
             if incoming.wake_at().is_some_and(|at| at <= now) {
                 incoming.ready_again = now + READY_AGAIN;
-                let ready = Ready { handoff: *id, from: incoming.from, to: me };
-                let address = self.view.as_ref().and_then(|view| view.pods.get(&incoming.from).cloned());
+                let ready = Ready {
+                    handoff: *id,
+                    from: incoming.from,
+                    to: me,
+                };
+                let address = self
+                    .view
+                    .as_ref()
+                    .and_then(|view| view.pods.get(&incoming.from).cloned());
                 out.actions.push(Action::SendReady(ready, address));
             }
         }
     }
 
-    pub(super) fn source_answered(&mut self, now: ClockTime, answer: ReadyAnswer, out: &mut Output) {
+    pub(super) fn source_answered(
+        &mut self,
+        now: ClockTime,
+        answer: ReadyAnswer,
+        out: &mut Output,
+    ) {
         match answer {
             ReadyAnswer::Surrendered(surrender) => self.accept(now, surrender, out),
             ReadyAnswer::Refused(id) => {
@@ -281,10 +371,15 @@ impl Holder {
         }
         let mut id = surrender.handoff;
         if mutant!("surrender_of_another_handoff") {
-            id = self.incoming.first_key_value().map_or(id, |(open, _)| *open);
+            id = self
+                .incoming
+                .first_key_value()
+                .map_or(id, |(open, _)| *open);
         }
         match self.incoming.get_mut(&id) {
-            Some(incoming) if incoming.from == surrender.from || mutant!("surrender_of_another_handoff") => {
+            Some(incoming)
+                if incoming.from == surrender.from || mutant!("surrender_of_another_handoff") =>
+            {
                 if !std::mem::replace(&mut incoming.accepted, true) {
                     out.changed = true;
                     self.renew_soon(now);
@@ -302,7 +397,10 @@ impl Holder {
     /// What this Slicelet is to each slice, by the present view and its own deeds.
     pub(super) fn rebuild_local(&mut self) {
         self.local.clear();
-        let (Some(me), Some(view)) = (self.session.as_ref().map(|session| session.id), &self.view) else { return };
+        let (Some(me), Some(view)) = (self.session.as_ref().map(|session| session.id), &self.view)
+        else {
+            return;
+        };
         if self.shut {
             return;
         }
@@ -316,21 +414,36 @@ impl Holder {
     fn part(&self, me: SessionId, slice: Slice, assigned: &Assigned) -> Option<(Epoch, Part)> {
         let owner = assigned.owner?;
         if owner.session == me {
-            let outgoing = assigned.handoff.and_then(|handoff| self.outgoing.get(&handoff.id));
+            let outgoing = assigned
+                .handoff
+                .and_then(|handoff| self.outgoing.get(&handoff.id));
             return Some(match outgoing {
                 Some(outgoing) if matches!(outgoing.state, Source::Surrendered(_)) => {
                     (owner.epoch, Part::Gone(Box::new(self.moved(outgoing)?)))
                 }
                 _ if self.floors.forbid(slice, owner.epoch) => return None,
-                Some(outgoing) if outgoing.state == Source::Freezing => (owner.epoch, Part::Frozen(outgoing.handoff.id)),
+                Some(outgoing) if outgoing.state == Source::Freezing => {
+                    (owner.epoch, Part::Frozen(outgoing.handoff.id))
+                }
                 _ => (owner.epoch, Part::Owner),
             });
         }
-        if let Some((handoff, incoming)) = assigned.handoff.and_then(|h| Some((h, self.incoming.get(&h.id)?))) {
-            let part = if incoming.accepted { Part::Owner } else { Part::Arriving(handoff.id) };
-            return Some((handoff.epoch, part)).filter(|_| !self.floors.forbid(slice, handoff.epoch));
+        if let Some((handoff, incoming)) = assigned
+            .handoff
+            .and_then(|h| Some((h, self.incoming.get(&h.id)?)))
+        {
+            let part = if incoming.accepted {
+                Part::Owner
+            } else {
+                Part::Arriving(handoff.id)
+            };
+            return Some((handoff.epoch, part))
+                .filter(|_| !self.floors.forbid(slice, handoff.epoch));
         }
-        assigned.replicas.contains(&me).then_some((owner.epoch, Part::Replica))
+        assigned
+            .replicas
+            .contains(&me)
+            .then_some((owner.epoch, Part::Replica))
     }
 
     fn moved(&self, outgoing: &Outgoing) -> Option<Moved> {
@@ -347,6 +460,9 @@ impl Holder {
 
     /// Slices that handoffs are bringing to this session, with the epoch each will be owned at.
     pub fn arriving(&self) -> impl Iterator<Item = (HandoffId, Slice, Epoch)> {
-        self.incoming.iter().filter(|(_, incoming)| !incoming.accepted).map(|(id, incoming)| (*id, incoming.slice, incoming.epoch))
+        self.incoming
+            .iter()
+            .filter(|(_, incoming)| !incoming.accepted)
+            .map(|(id, incoming)| (*id, incoming.slice, incoming.epoch))
     }
 }

@@ -9,7 +9,12 @@ use crate::view::{Assigned, Lease};
 impl TargetState {
     /// On the source's *surrendered* or the destination's *accepted* the slice is the
     /// destination's; ◆ if that session has closed it falls vacant instead.
-    pub(super) fn complete_handoff(&mut self, entry: &mut Entry, id: HandoffId, word: EndWord) -> Applied {
+    pub(super) fn complete_handoff(
+        &mut self,
+        entry: &mut Entry,
+        id: HandoffId,
+        word: EndWord,
+    ) -> Applied {
         let (slice, assigned, from, handoff) = self.of_handoff(id)?;
         let (speaker, part) = match word {
             EndWord::Surrendered(speaker) => (speaker, from.session),
@@ -20,22 +25,58 @@ impl TargetState {
         }
         let mut owner = self.owner_after(handoff.to, handoff.epoch);
         if mutant!("completes_to_closed_destination") {
-            owner = Some(Lease { session: handoff.to, epoch: handoff.epoch });
+            owner = Some(Lease {
+                session: handoff.to,
+                epoch: handoff.epoch,
+            });
         }
-        let replicas = assigned.replicas.iter().copied().filter(|replica| *replica != handoff.to).collect();
-        self.put(entry, slice, Assigned { owner, handoff: None, replicas });
-        entry.event(Event::HandoffEnded { target: self.name.clone(), handoff: id, completed: true });
+        let replicas = assigned
+            .replicas
+            .iter()
+            .copied()
+            .filter(|replica| *replica != handoff.to)
+            .collect();
+        self.put(
+            entry,
+            slice,
+            Assigned {
+                owner,
+                handoff: None,
+                replicas,
+            },
+        );
+        entry.event(Event::HandoffEnded {
+            target: self.name.clone(),
+            handoff: id,
+            completed: true,
+        });
         Ok(Reply::Done)
     }
 
     /// ◆ Only the source's word ends a handoff without effect.
-    pub(super) fn cancel_handoff(&mut self, entry: &mut Entry, id: HandoffId, refused_by: SessionId) -> Applied {
+    pub(super) fn cancel_handoff(
+        &mut self,
+        entry: &mut Entry,
+        id: HandoffId,
+        refused_by: SessionId,
+    ) -> Applied {
         let (slice, assigned, from, _) = self.of_handoff(id)?;
         if refused_by != from.session && !mutant!("words_of_another_session") {
             return Err(Rejection::NotAParty(refused_by, id));
         }
-        self.put(entry, slice, Assigned { handoff: None, ..assigned });
-        entry.event(Event::HandoffEnded { target: self.name.clone(), handoff: id, completed: false });
+        self.put(
+            entry,
+            slice,
+            Assigned {
+                handoff: None,
+                ..assigned
+            },
+        );
+        entry.event(Event::HandoffEnded {
+            target: self.name.clone(),
+            handoff: id,
+            completed: false,
+        });
         Ok(Reply::Done)
     }
 
@@ -47,7 +88,14 @@ impl TargetState {
         }
         if !handoff.ask_cancel {
             handoff.ask_cancel = true;
-            self.put(entry, slice, Assigned { handoff: Some(handoff), ..assigned });
+            self.put(
+                entry,
+                slice,
+                Assigned {
+                    handoff: Some(handoff),
+                    ..assigned
+                },
+            );
         }
         Ok(Reply::Done)
     }

@@ -27,20 +27,32 @@ impl TargetState {
             return Err(Rejection::RestoreWait);
         }
         if steps.len() > limits::PLAN_STEPS {
-            return Err(Rejection::Limit { what: "steps in a plan", most: limits::PLAN_STEPS });
+            return Err(Rejection::Limit {
+                what: "steps in a plan".into(),
+                most: limits::PLAN_STEPS,
+            });
         }
-        let results = steps.into_iter().map(|step| self.apply_step(entry, meta, step)).collect();
+        let results = steps
+            .into_iter()
+            .map(|step| self.apply_step(entry, meta, step))
+            .collect();
         Ok(Reply::Plan(results))
     }
 
     fn apply_step(&mut self, entry: &mut Entry, meta: &mut MetaRecord, step: PlanStep) -> Step {
         match step {
             PlanStep::Grant { slice, to } => self.grant(entry, slice, to),
-            PlanStep::BeginHandoff { slice, from, to } => self.begin_handoff(entry, meta, slice, from, to),
+            PlanStep::BeginHandoff { slice, from, to } => {
+                self.begin_handoff(entry, meta, slice, from, to)
+            }
             PlanStep::Reassign { slice, from, to } => self.reassign(entry, slice, from, to),
             PlanStep::Split { slice, owner, at } => self.split(entry, slice, owner, at),
             PlanStep::Merge { left, right, owner } => self.merge(entry, left, right, owner),
-            PlanStep::SetReplicas { slice, owner, replicas } => self.set_replicas(entry, slice, owner, replicas),
+            PlanStep::SetReplicas {
+                slice,
+                owner,
+                replicas,
+            } => self.set_replicas(entry, slice, owner, replicas),
         }
     }
 
@@ -49,61 +61,131 @@ impl TargetState {
     fn unchanged(&self, slice: Slice, owner: Option<Lease>) -> Result<Assigned, Rejection> {
         let assigned = self.exactly(slice)?;
         match assigned.handoff {
-            Some(handoff) if !mutant!("open_handoff_replaced") => Err(Rejection::HandoffOpen(slice, handoff.id)),
+            Some(handoff) if !mutant!("open_handoff_replaced") => {
+                Err(Rejection::HandoffOpen(slice, handoff.id))
+            }
             _ if assigned.owner != owner => Err(Rejection::SliceChanged(slice)),
             _ => Ok(assigned.clone()),
         }
     }
 
     fn live(&self, session: SessionId) -> Step {
-        if self.is_live(session) { Ok(()) } else { Err(Rejection::UnknownSession(session)) }
+        if self.is_live(session) {
+            Ok(())
+        } else {
+            Err(Rejection::UnknownSession(session))
+        }
     }
 
     fn grant(&mut self, entry: &mut Entry, slice: Slice, to: SessionId) -> Step {
         let assigned = self.unchanged(slice, None)?;
         self.live(to)?;
-        let owner = Some(Lease { session: to, epoch: Epoch::mint(entry.generation) });
+        let owner = Some(Lease {
+            session: to,
+            epoch: Epoch::mint(entry.generation),
+        });
         self.put(entry, slice, Assigned { owner, ..assigned });
         Ok(())
     }
 
-    fn begin_handoff(&mut self, entry: &mut Entry, meta: &mut MetaRecord, slice: Slice, from: Lease, to: SessionId) -> Step {
+    fn begin_handoff(
+        &mut self,
+        entry: &mut Entry,
+        meta: &mut MetaRecord,
+        slice: Slice,
+        from: Lease,
+        to: SessionId,
+    ) -> Step {
         let assigned = self.unchanged(slice, Some(from))?;
         self.live(to)?;
         if to == from.session {
-            return Err(Rejection::BadStep("a slice cannot be handed off to its owner"));
+            return Err(Rejection::BadStep(
+                "a slice cannot be handed off to its owner".into(),
+            ));
         }
         if self.open_handoffs() >= limits::OPEN_HANDOFFS_PER_TARGET {
-            return Err(Rejection::Limit { what: "open handoffs", most: limits::OPEN_HANDOFFS_PER_TARGET });
+            return Err(Rejection::Limit {
+                what: "open handoffs".into(),
+                most: limits::OPEN_HANDOFFS_PER_TARGET,
+            });
         }
-        let id = HandoffId::mint(meta.incarnation, meta.next_handoff).ok_or(Rejection::TokensExhausted)?;
+        let id = HandoffId::mint(meta.incarnation, meta.next_handoff)
+            .ok_or(Rejection::TokensExhausted)?;
         meta.next_handoff += 1;
         entry.touched.insert(RecordKey::Meta);
         let epoch = Epoch::mint(entry.generation);
-        let handoff = Some(Handoff { id, to, epoch, ask_cancel: false, to_closed: false });
-        self.put(entry, slice, Assigned { handoff, ..assigned });
+        let handoff = Some(Handoff {
+            id,
+            to,
+            epoch,
+            ask_cancel: false,
+            to_closed: false,
+        });
+        self.put(
+            entry,
+            slice,
+            Assigned {
+                handoff,
+                ..assigned
+            },
+        );
         Ok(())
     }
 
     /// ◆ Not while arming: from the commit that begins it, ownership moves only by the strong rules.
-    fn reassign(&mut self, entry: &mut Entry, slice: Slice, from: Option<Lease>, to: SessionId) -> Step {
+    fn reassign(
+        &mut self,
+        entry: &mut Entry,
+        slice: Slice,
+        from: Option<Lease>,
+        to: SessionId,
+    ) -> Step {
         self.only_eventual()?;
         let assigned = self.unchanged(slice, from)?;
         self.live(to)?;
         if assigned.owner.is_some_and(|owner| owner.session == to) {
-            return Err(Rejection::BadStep("the session owns the slice already"));
+            return Err(Rejection::BadStep(
+                "the session owns the slice already".into(),
+            ));
         }
-        let owner = Some(Lease { session: to, epoch: Epoch::mint(entry.generation) });
-        let replicas = assigned.replicas.iter().copied().filter(|replica| *replica != to).collect();
-        self.put(entry, slice, Assigned { owner, handoff: None, replicas });
+        let owner = Some(Lease {
+            session: to,
+            epoch: Epoch::mint(entry.generation),
+        });
+        let replicas = assigned
+            .replicas
+            .iter()
+            .copied()
+            .filter(|replica| *replica != to)
+            .collect();
+        self.put(
+            entry,
+            slice,
+            Assigned {
+                owner,
+                handoff: None,
+                replicas,
+            },
+        );
         Ok(())
     }
 
-    fn split(&mut self, entry: &mut Entry, slice: Slice, owner: Option<Lease>, at: crate::SliceKey) -> Step {
+    fn split(
+        &mut self,
+        entry: &mut Entry,
+        slice: Slice,
+        owner: Option<Lease>,
+        at: crate::SliceKey,
+    ) -> Step {
         let assigned = self.unchanged(slice, owner)?;
-        let (lower, upper) = slice.split(at).ok_or(Rejection::BadStep("the split leaves one half empty"))?;
+        let (lower, upper) = slice
+            .split(at)
+            .ok_or(Rejection::BadStep("the split leaves one half empty".into()))?;
         if self.slice_count() >= limits::SLICES_PER_TARGET {
-            return Err(Rejection::Limit { what: "slices", most: limits::SLICES_PER_TARGET });
+            return Err(Rejection::Limit {
+                what: "slices".into(),
+                most: limits::SLICES_PER_TARGET,
+            });
         }
         self.put(entry, lower, assigned.clone());
         self.put(entry, upper, assigned);
@@ -118,30 +200,62 @@ impl TargetState {
         };
         let (lower, upper) = (of(left)?, of(right)?);
         if !left.touches(right) || lower.replicas != upper.replicas {
-            return Err(Rejection::BadStep("slices that are merged must touch and have the same replicas"));
+            return Err(Rejection::BadStep(
+                "slices that are merged must touch and have the same replicas".into(),
+            ));
         }
         let merged = Slice::new(left.first(), right.last()).ok_or(Rejection::SliceChanged(left))?;
         self.remove(entry, right.first());
-        let lease = Lease { session: owner, epoch: Epoch::mint(entry.generation) };
-        self.put(entry, merged, Assigned { owner: Some(lease), ..lower });
+        let lease = Lease {
+            session: owner,
+            epoch: Epoch::mint(entry.generation),
+        };
+        self.put(
+            entry,
+            merged,
+            Assigned {
+                owner: Some(lease),
+                ..lower
+            },
+        );
         Ok(())
     }
 
-    fn set_replicas(&mut self, entry: &mut Entry, slice: Slice, owner: Lease, mut replicas: Vec<SessionId>) -> Step {
+    fn set_replicas(
+        &mut self,
+        entry: &mut Entry,
+        slice: Slice,
+        owner: Lease,
+        mut replicas: Vec<SessionId>,
+    ) -> Step {
         self.only_eventual()?;
         let assigned = self.unchanged(slice, Some(owner))?;
         if replicas.len() > limits::REPLICAS_PER_SLICE {
-            return Err(Rejection::Limit { what: "replicas of a slice", most: limits::REPLICAS_PER_SLICE });
+            return Err(Rejection::Limit {
+                what: "replicas of a slice".into(),
+                most: limits::REPLICAS_PER_SLICE,
+            });
         }
         replicas.sort_unstable();
         replicas.dedup();
         self.check_sessions(&replicas, &assigned)?;
-        self.put(entry, slice, Assigned { replicas: replicas.into(), ..assigned });
+        self.put(
+            entry,
+            slice,
+            Assigned {
+                replicas: replicas.into(),
+                ..assigned
+            },
+        );
         Ok(())
     }
 
     fn only_eventual(&self) -> Step {
         let arming = mutant!("eventual_moves_while_arming") && matches!(self.mode, Mode::Arming(_));
-        if self.mode == Mode::Eventual || arming { Ok(()) } else { Err(Rejection::WrongMode(self.mode)) }
+        if self.mode == Mode::Eventual || arming {
+            Ok(())
+        } else {
+            Err(Rejection::WrongMode(self.mode))
+        }
     }
 }

@@ -147,22 +147,36 @@ pub(super) fn load(records: impl IntoIterator<Item = Record>) -> Result<LeaseTab
             Record::Session(record) => sessions.push(record),
         }
     }
-    let orphan = |what: &dyn std::fmt::Display, target: &TargetName| BadRecords(format!("{what} belongs to {target}, which has no record"));
+    let orphan = |what: &dyn std::fmt::Display, target: &TargetName| {
+        BadRecords(format!("{what} belongs to {target}, which has no record"))
+    };
     for record in sessions {
-        let state: &mut TargetState = targets.get_mut(&record.target).ok_or_else(|| orphan(&record.id, &record.target))?;
+        let state: &mut TargetState = targets
+            .get_mut(&record.target)
+            .ok_or_else(|| orphan(&record.id, &record.target))?;
         state.load_session(record);
     }
     for record in slices {
-        let state = targets.get_mut(&record.target).ok_or_else(|| orphan(&record.slice, &record.target))?;
-        let slice = SliceState { last: record.slice.last(), assigned: record.assigned, changed_at: record.changed_at };
+        let state = targets
+            .get_mut(&record.target)
+            .ok_or_else(|| orphan(&record.slice, &record.target))?;
+        let slice = SliceState {
+            last: record.slice.last(),
+            assigned: record.assigned,
+            changed_at: record.changed_at,
+        };
         state.load_slice(record.slice.first(), slice);
     }
     for state in targets.values() {
-        state.check_cover().map_err(|error| BadRecords(format!("slices of {}: {error}", state.name)))?;
+        state
+            .check_cover()
+            .map_err(|error| BadRecords(format!("slices of {}: {error}", state.name)))?;
     }
     match meta {
         Some(meta) => Ok(LeaseTable { meta, targets }),
         None if targets.is_empty() => Ok(LeaseTable::new()),
-        None => Err(BadRecords("the record about the whole table is missing".into())),
+        None => Err(BadRecords(
+            "the record about the whole table is missing".into(),
+        )),
     }
 }

@@ -1,5 +1,7 @@
 //! Sessions: registered, drained, closed, expired; ghosts and arming.
 
+use std::collections::BTreeMap;
+
 use super::record::{MetaRecord, RecordKey, SessionPhase, SessionRecord};
 use super::{Applied, Entry, Event, TargetState};
 use crate::clock::ClockClass;
@@ -23,16 +25,27 @@ impl TargetState {
         app_version: String,
     ) -> Applied {
         self.if_leaving()?;
-        if let Some(found) = self.by_squid.get(&squid).and_then(|id| self.sessions.get(id)) {
+        if let Some(found) = self
+            .by_squid
+            .get(&squid)
+            .and_then(|id| self.sessions.get(id))
+        {
             return Ok(self.registered(found));
         }
         if app_version.len() > limits::APP_VERSION_BYTES {
-            return Err(Rejection::Limit { what: "bytes of application version", most: limits::APP_VERSION_BYTES });
+            return Err(Rejection::Limit {
+                what: "bytes of application version".into(),
+                most: limits::APP_VERSION_BYTES,
+            });
         }
         if self.by_squid.len() >= limits::SESSIONS_PER_TARGET {
-            return Err(Rejection::Limit { what: "live sessions", most: limits::SESSIONS_PER_TARGET });
+            return Err(Rejection::Limit {
+                what: "live sessions".into(),
+                most: limits::SESSIONS_PER_TARGET,
+            });
         }
-        let id = SessionId::mint(meta.incarnation, meta.next_session).ok_or(Rejection::TokensExhausted)?;
+        let id = SessionId::mint(meta.incarnation, meta.next_session)
+            .ok_or(Rejection::TokensExhausted)?;
         meta.next_session += 1;
         entry.touched.insert(RecordKey::Meta);
         // Born acknowledged: it has never served without checking leases in this target.
@@ -53,7 +66,12 @@ impl TargetState {
             acked_arming,
         };
         let reply = self.registered(&record);
-        entry.event(Event::SessionRegistered { target: self.name.clone(), session: id, ttl: record.ttl, clock });
+        entry.event(Event::SessionRegistered {
+            target: self.name.clone(),
+            session: id,
+            ttl: record.ttl,
+            clock,
+        });
         self.load_session(record);
         self.touch_session(entry, id);
         Ok(reply)
@@ -69,7 +87,10 @@ impl TargetState {
     }
 
     pub(super) fn drain(&mut self, entry: &mut Entry, id: SessionId) -> Applied {
-        let session = self.sessions.get_mut(&id).filter(|session| session.phase == SessionPhase::Live);
+        let session = self
+            .sessions
+            .get_mut(&id)
+            .filter(|session| session.phase == SessionPhase::Live);
         session.ok_or(Rejection::UnknownSession(id))?.draining = true;
         self.touch_session(entry, id);
         Ok(Reply::Done)
@@ -88,7 +109,12 @@ impl TargetState {
     }
 
     /// D has passed. A ghost is not moved by time.
-    pub(super) fn expire(&mut self, entry: &mut Entry, id: SessionId, successors: &[(SliceKey, SessionId)]) -> Result<(), Rejection> {
+    pub(super) fn expire(
+        &mut self,
+        entry: &mut Entry,
+        id: SessionId,
+        successors: &[(SliceKey, SessionId)],
+    ) -> Result<(), Rejection> {
         match self.sessions.get(&id).map(|session| session.phase) {
             Some(SessionPhase::Live) => {
                 let phase = self.would_be_ghost(id).then_some(SessionPhase::Ghost);
@@ -108,28 +134,40 @@ impl TargetState {
     /// not the session had surrendered, else the slice falls vacant. ◆ A handoff *to* the session
     /// stays open: only the source's word ends it.
     fn release(&mut self, entry: &mut Entry, id: SessionId, successors: &[(SliceKey, SessionId)]) {
+        let successors: BTreeMap<SliceKey, SessionId> = successors.iter().copied().collect();
         for (slice, mut assigned) in self.naming(id) {
             if assigned.owner.is_some_and(|owner| owner.session == id) {
                 let handoff = assigned.handoff.take();
                 if let Some(handoff) = handoff {
                     let completed = self.owner_after(handoff.to, handoff.epoch).is_some();
-                    entry.event(Event::HandoffEnded { target: self.name.clone(), handoff: handoff.id, completed });
+                    entry.event(Event::HandoffEnded {
+                        target: self.name.clone(),
+                        handoff: handoff.id,
+                        completed,
+                    });
                 }
                 let inherits = handoff
                     .filter(|_| !mutant!("expiry_of_source_vacates"))
                     .and_then(|handoff| self.owner_after(handoff.to, handoff.epoch));
                 assigned.owner = inherits.or_else(|| {
-                    let named = successors.iter().find(|(first, _)| *first == slice.first())?.1;
+                    let named = *successors.get(&slice.first())?;
                     (named != id).then(|| self.owner_after(named, Epoch::mint(entry.generation)))?
                 });
-            } else if let Some(handoff) = assigned.handoff.as_mut().filter(|handoff| handoff.to == id) {
+            } else if let Some(handoff) =
+                assigned.handoff.as_mut().filter(|handoff| handoff.to == id)
+            {
                 handoff.to_closed = true;
                 if mutant!("closing_of_destination_ends_handoff") {
                     assigned.handoff = None;
                 }
             }
             let owner = assigned.owner.map(|owner| owner.session);
-            assigned.replicas = assigned.replicas.iter().copied().filter(|r| *r != id && Some(*r) != owner).collect();
+            assigned.replicas = assigned
+                .replicas
+                .iter()
+                .copied()
+                .filter(|r| *r != id && Some(*r) != owner)
+                .collect();
             self.put(entry, slice, assigned);
         }
     }
@@ -152,7 +190,11 @@ impl TargetState {
             phase => phase,
         };
         // A ghost's Squid may have a newer session by now; that one stays found.
-        if let Some(session) = self.sessions.get(&id).filter(|session| session.phase == SessionPhase::Live) {
+        if let Some(session) = self
+            .sessions
+            .get(&id)
+            .filter(|session| session.phase == SessionPhase::Live)
+        {
             self.by_squid.remove(&session.squid);
         }
         match phase {
@@ -175,7 +217,10 @@ impl TargetState {
     /// Whether the process may serve on without a lease when its session closes now: the target is
     /// eventual, or arming and the session has not acknowledged *this* arming.
     pub(super) fn would_be_ghost(&self, id: SessionId) -> bool {
-        let acked = self.sessions.get(&id).and_then(|session| session.acked_arming);
+        let acked = self
+            .sessions
+            .get(&id)
+            .and_then(|session| session.acked_arming);
         match self.mode {
             Mode::Strong => false,
             _ if mutant!("ghosts_dropped") => false,
@@ -185,11 +230,19 @@ impl TargetState {
     }
 
     /// ◆ Counts only an acknowledgement of the present arming.
-    pub(super) fn ack_arming(&mut self, entry: &mut Entry, id: SessionId, arming: Generation) -> Applied {
+    pub(super) fn ack_arming(
+        &mut self,
+        entry: &mut Entry,
+        id: SessionId,
+        arming: Generation,
+    ) -> Applied {
         if self.mode != Mode::Arming(arming) {
             return Err(Rejection::WrongMode(self.mode));
         }
-        let session = self.sessions.get_mut(&id).filter(|session| session.phase == SessionPhase::Live);
+        let session = self
+            .sessions
+            .get_mut(&id)
+            .filter(|session| session.phase == SessionPhase::Live);
         session.ok_or(Rejection::UnknownSession(id))?.acked_arming = Some(arming);
         self.touch_session(entry, id);
         self.settle_arming(entry);
@@ -198,7 +251,9 @@ impl TargetState {
 
     /// ◆ Arming ends when every live session has acknowledged it and no ghost is left.
     pub(super) fn settle_arming(&mut self, entry: &mut Entry) {
-        let Mode::Arming(generation) = self.mode else { return };
+        let Mode::Arming(generation) = self.mode else {
+            return;
+        };
         let settled = |session: &SessionRecord| {
             let acked = session.acked_arming == Some(generation)
                 || (mutant!("older_arming_ack_counted") && session.acked_arming.is_some());
@@ -210,9 +265,20 @@ impl TargetState {
     }
 
     /// An operator's word that the process behind a ghost, or behind all of them, is dead.
-    pub(super) fn forget_ghost(&mut self, entry: &mut Entry, session: Option<SessionId>) -> Result<(), Rejection> {
-        let is_ghost = |record: &&SessionRecord| record.phase == SessionPhase::Ghost && session.is_none_or(|id| id == record.id);
-        let ghosts: Vec<SessionId> = self.sessions.values().filter(is_ghost).map(|record| record.id).collect();
+    pub(super) fn forget_ghost(
+        &mut self,
+        entry: &mut Entry,
+        session: Option<SessionId>,
+    ) -> Result<(), Rejection> {
+        let is_ghost = |record: &&SessionRecord| {
+            record.phase == SessionPhase::Ghost && session.is_none_or(|id| id == record.id)
+        };
+        let ghosts: Vec<SessionId> = self
+            .sessions
+            .values()
+            .filter(is_ghost)
+            .map(|record| record.id)
+            .collect();
         match session {
             Some(id) if ghosts.is_empty() => return Err(Rejection::UnknownSession(id)),
             Some(_) => {}
@@ -228,9 +294,16 @@ impl TargetState {
         Ok(())
     }
 
-    pub(super) fn check_sessions(&self, ids: &[SessionId], assigned: &Assigned) -> Result<(), Rejection> {
+    pub(super) fn check_sessions(
+        &self,
+        ids: &[SessionId],
+        assigned: &Assigned,
+    ) -> Result<(), Rejection> {
         let owner = assigned.owner.map(|owner| owner.session);
-        match ids.iter().find(|id| !self.is_live(**id) || Some(**id) == owner) {
+        match ids
+            .iter()
+            .find(|id| !self.is_live(**id) || Some(**id) == owner)
+        {
             Some(id) => Err(Rejection::UnknownSession(*id)),
             None => Ok(()),
         }

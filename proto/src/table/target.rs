@@ -42,7 +42,12 @@ pub struct TargetState {
 }
 
 impl TargetState {
-    pub(super) fn create(entry: &mut Entry, name: TargetName, config: TargetConfig, slices: Vec<Slice>) -> Self {
+    pub(super) fn create(
+        entry: &mut Entry,
+        name: TargetName,
+        config: TargetConfig,
+        slices: Vec<Slice>,
+    ) -> Self {
         let mode = match config.consistency {
             Consistency::Strong => Mode::Strong,
             Consistency::Eventual => Mode::Eventual,
@@ -95,7 +100,9 @@ impl TargetState {
     }
 
     pub(super) fn check_cover(&self) -> Result<(), CoverError> {
-        let covers = |(first, state): (&SliceKey, &SliceState)| Slice::new(*first, state.last).map(|slice| (slice, ()));
+        let covers = |(first, state): (&SliceKey, &SliceState)| {
+            Slice::new(*first, state.last).map(|slice| (slice, ()))
+        };
         let entries: Option<Vec<_>> = self.slices.iter().map(covers).collect();
         SliceMap::new(entries.ok_or(CoverError::NoStart)?).map(|_| ())
     }
@@ -128,7 +135,11 @@ impl TargetState {
     /// Writes one slice; every change of an assignment goes through here.
     pub(super) fn put(&mut self, entry: &mut Entry, slice: Slice, assigned: Assigned) {
         self.remove(entry, slice.first());
-        let state = SliceState { last: slice.last(), assigned, changed_at: entry.generation };
+        let state = SliceState {
+            last: slice.last(),
+            assigned,
+            changed_at: entry.generation,
+        };
         self.index(slice.first(), &state);
         self.slices.insert(slice.first(), state);
         self.view_changed(entry);
@@ -139,7 +150,9 @@ impl TargetState {
         if let Some(old) = self.slices.remove(&first) {
             self.unindex(first, &old);
         }
-        entry.touched.insert(RecordKey::Slice(self.name.clone(), first));
+        entry
+            .touched
+            .insert(RecordKey::Slice(self.name.clone(), first));
     }
 
     pub(super) fn view_changed(&mut self, entry: &mut Entry) {
@@ -153,13 +166,17 @@ impl TargetState {
     }
 
     pub(super) fn touch_session(&self, entry: &mut Entry, session: SessionId) {
-        entry.touched.insert(RecordKey::Session(self.name.clone(), session));
+        entry
+            .touched
+            .insert(RecordKey::Session(self.name.clone(), session));
     }
 
     pub(super) fn touch_all(&self, entry: &mut Entry) {
         self.touch(entry);
         for first in self.slices.keys() {
-            entry.touched.insert(RecordKey::Slice(self.name.clone(), *first));
+            entry
+                .touched
+                .insert(RecordKey::Slice(self.name.clone(), *first));
         }
         for session in self.sessions.keys() {
             self.touch_session(entry, *session);
@@ -174,14 +191,26 @@ impl TargetState {
     }
 
     /// Marks the target deleted: everything vacant, every session on its way out.
-    pub(super) fn delete(&mut self, entry: &mut Entry, expected: Option<u64>) -> Result<(), Rejection> {
+    pub(super) fn delete(
+        &mut self,
+        entry: &mut Entry,
+        expected: Option<u64>,
+    ) -> Result<(), Rejection> {
         self.expect_version(expected)?;
         self.deleted = true;
         self.vacate_everything(entry);
         let live: Vec<SessionId> = self.live_sessions().map(|session| session.id).collect();
         for id in live {
             let ghost = self.would_be_ghost(id);
-            self.retire(entry, id, if ghost { Some(SessionPhase::Ghost) } else { Some(SessionPhase::Leaving) });
+            self.retire(
+                entry,
+                id,
+                if ghost {
+                    Some(SessionPhase::Ghost)
+                } else {
+                    Some(SessionPhase::Leaving)
+                },
+            );
         }
         Ok(())
     }
@@ -199,14 +228,37 @@ impl TargetState {
         self.view_changed(entry);
     }
 
+    /// Strong mode knows no copies: whoever acknowledges the arming has stopped serving its own.
+    pub(super) fn drop_replicas(&mut self, entry: &mut Entry) {
+        let copied = |(slice, assigned): (Slice, &Assigned)| {
+            (!assigned.replicas.is_empty()).then(|| (slice, assigned.clone()))
+        };
+        let copied: Vec<(Slice, Assigned)> = self.slices().filter_map(copied).collect();
+        for (slice, assigned) in copied {
+            self.put(
+                entry,
+                slice,
+                Assigned {
+                    replicas: Box::default(),
+                    ..assigned
+                },
+            );
+        }
+    }
+
     /// Closes every session of the lost history. Strong ones are waited for by time; what served
-    /// without a lease can only be forgotten by an operator.
+    /// without a lease, perhaps registered after the backup, can only be forgotten by an operator.
     pub(super) fn restore(&mut self, entry: &mut Entry) {
+        if self.mode != Mode::Strong {
+            self.ghosts_uncounted = self.ghosts_uncounted.saturating_add(1);
+        }
         self.vacate_everything(entry);
         let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
         for id in ids {
             let phase = self.sessions.get(&id).map(|session| session.phase);
-            if phase == Some(SessionPhase::Ghost) || (phase == Some(SessionPhase::Live) && self.would_be_ghost(id)) {
+            if phase == Some(SessionPhase::Ghost)
+                || (phase == Some(SessionPhase::Live) && self.would_be_ghost(id))
+            {
                 self.ghosts_uncounted = self.ghosts_uncounted.saturating_add(1);
             }
             self.retire(entry, id, None);
@@ -222,7 +274,11 @@ impl TargetState {
     }
 
     pub(super) fn longest_ttl(&self) -> Option<Duration> {
-        self.sessions.values().map(|session| session.ttl).chain([self.config.ttl]).max()
+        self.sessions
+            .values()
+            .map(|session| session.ttl)
+            .chain([self.config.ttl])
+            .max()
     }
 
     /// The slice that begins at `slice`'s first key, if it is exactly `slice`.
@@ -234,12 +290,21 @@ impl TargetState {
     }
 
     /// The slice on which this handoff is open.
-    pub(super) fn of_handoff(&self, id: HandoffId) -> Result<(Slice, Assigned, Lease, Handoff), Rejection> {
+    pub(super) fn of_handoff(
+        &self,
+        id: HandoffId,
+    ) -> Result<(Slice, Assigned, Lease, Handoff), Rejection> {
         let unknown = Rejection::UnknownHandoff(id);
-        let (first, state) = self.handoffs.get(&id).and_then(|first| self.slices.get_key_value(first)).ok_or(unknown.clone())?;
+        let (first, state) = self
+            .handoffs
+            .get(&id)
+            .and_then(|first| self.slices.get_key_value(first))
+            .ok_or(unknown.clone())?;
         let slice = Slice::new(*first, state.last);
         match (slice, state.assigned.owner, state.assigned.handoff) {
-            (Some(slice), Some(owner), Some(handoff)) if handoff.id == id => Ok((slice, state.assigned.clone(), owner, handoff)),
+            (Some(slice), Some(owner), Some(handoff)) if handoff.id == id => {
+                Ok((slice, state.assigned.clone(), owner, handoff))
+            }
             _ => Err(unknown),
         }
     }
@@ -247,14 +312,18 @@ impl TargetState {
     /// The slices that name `session` as owner, destination or replica.
     pub(super) fn naming(&self, session: SessionId) -> Vec<(Slice, Assigned)> {
         let firsts = self.named_by.get(&session).into_iter().flatten();
-        firsts.filter_map(|first| {
-            let state = self.slices.get(first)?;
-            Some((Slice::new(*first, state.last)?, state.assigned.clone()))
-        }).collect()
+        firsts
+            .filter_map(|first| {
+                let state = self.slices.get(first)?;
+                Some((Slice::new(*first, state.last)?, state.assigned.clone()))
+            })
+            .collect()
     }
 
     pub(super) fn is_live(&self, session: SessionId) -> bool {
-        self.sessions.get(&session).is_some_and(|session| session.phase == SessionPhase::Live)
+        self.sessions
+            .get(&session)
+            .is_some_and(|session| session.phase == SessionPhase::Live)
     }
 
     pub(super) fn open_handoffs(&self) -> usize {
@@ -288,9 +357,17 @@ impl TargetState {
     }
 
     pub(super) fn records(&self) -> impl Iterator<Item = Record> {
-        let slices = self.slices.keys().filter_map(|first| self.slice_record(*first)).map(Record::Slice);
+        let slices = self
+            .slices
+            .keys()
+            .filter_map(|first| self.slice_record(*first))
+            .map(Record::Slice);
         let sessions = self.sessions.values().cloned().map(Record::Session);
-        self.target_record().map(Record::Target).into_iter().chain(slices).chain(sessions)
+        self.target_record()
+            .map(Record::Target)
+            .into_iter()
+            .chain(slices)
+            .chain(sessions)
     }
 }
 
@@ -338,7 +415,9 @@ impl TargetState {
 
     /// The sessions that may own slices, by number.
     pub fn live_sessions(&self) -> impl Iterator<Item = &SessionRecord> {
-        self.sessions.values().filter(|session| session.phase == SessionPhase::Live)
+        self.sessions
+            .values()
+            .filter(|session| session.phase == SessionPhase::Live)
     }
 
     /// One session.
@@ -348,7 +427,9 @@ impl TargetState {
 
     /// Every slice, in order.
     pub fn slices(&self) -> impl Iterator<Item = (Slice, &Assigned)> {
-        self.slices.iter().filter_map(|(first, state)| Some((Slice::new(*first, state.last)?, &state.assigned)))
+        self.slices
+            .iter()
+            .filter_map(|(first, state)| Some((Slice::new(*first, state.last)?, &state.assigned)))
     }
 
     /// How many slices there are.
@@ -365,35 +446,81 @@ impl TargetState {
     /// How many slices a session owns.
     pub fn owned_by(&self, session: SessionId) -> usize {
         let owns = |first: &&SliceKey| {
-            self.slices.get(first).and_then(|state| state.assigned.owner).is_some_and(|lease| lease.session == session)
+            self.slices
+                .get(first)
+                .and_then(|state| state.assigned.owner)
+                .is_some_and(|lease| lease.session == session)
         };
-        self.named_by.get(&session).into_iter().flatten().filter(owns).count()
+        self.named_by
+            .get(&session)
+            .into_iter()
+            .flatten()
+            .filter(owns)
+            .count()
+    }
+
+    /// The slice and the present owner of a handoff, if it is open.
+    pub fn handoff(&self, id: HandoffId) -> Option<(Slice, Lease, Handoff)> {
+        self.of_handoff(id)
+            .ok()
+            .map(|(slice, _, from, handoff)| (slice, from, handoff))
+    }
+
+    /// The slices that a session owns, in order.
+    pub fn owned_slices(&self, session: SessionId) -> impl Iterator<Item = (Slice, Assigned)> {
+        let owns = move |(_, assigned): &(Slice, Assigned)| {
+            assigned.owner.is_some_and(|lease| lease.session == session)
+        };
+        self.naming(session).into_iter().filter(owns)
     }
 
     /// The open handoffs with the slice each is of, by id.
     pub fn handoffs(&self) -> impl Iterator<Item = (Slice, Lease, Handoff)> {
-        self.handoffs.keys().filter_map(|id| self.of_handoff(*id).ok()).map(|(slice, _, from, handoff)| (slice, from, handoff))
+        self.handoffs
+            .keys()
+            .filter_map(|id| self.of_handoff(*id).ok())
+            .map(|(slice, _, from, handoff)| (slice, from, handoff))
     }
 
     /// The whole view.
     pub fn view(&self) -> View {
-        let entries: Vec<(Slice, Assigned)> = self.slices().map(|(slice, assigned)| (slice, assigned.clone())).collect();
+        let entries: Vec<(Slice, Assigned)> = self
+            .slices()
+            .map(|(slice, assigned)| (slice, assigned.clone()))
+            .collect();
         // The slices of a target cover the key space in every state that `apply` can reach.
-        let slices = SliceMap::new(entries).unwrap_or_else(|_| SliceMap::whole(Assigned::default()));
-        let pods = self.addresses(slices.iter().flat_map(|(_, assigned)| assigned.sessions())).collect();
-        View { generation: self.generation, mode: self.mode, slices, pods }
+        let slices =
+            SliceMap::new(entries).unwrap_or_else(|_| SliceMap::whole(Assigned::default()));
+        let pods = self
+            .addresses(slices.iter().flat_map(|(_, assigned)| assigned.sessions()))
+            .collect();
+        View {
+            generation: self.generation,
+            mode: self.mode,
+            slices,
+            pods,
+        }
     }
 
     /// What a watcher that knows `known` lacks: nothing, a difference, or the whole view.
     pub fn update_since(&self, known: Option<Generation>) -> Option<ViewUpdate> {
-        let Some(known) = known.filter(|known| known.incarnation() == self.generation.incarnation()) else {
+        let Some(known) =
+            known.filter(|known| known.incarnation() == self.generation.incarnation())
+        else {
             return Some(ViewUpdate::Full(self.view()));
         };
         if known >= self.generation {
             return None;
         }
-        let after = (std::ops::Bound::Excluded((known, SliceKey::MAX)), std::ops::Bound::Unbounded);
-        let mut firsts: Vec<SliceKey> = self.by_change.range(after).map(|(_, first)| *first).collect();
+        let after = (
+            std::ops::Bound::Excluded((known, SliceKey::MAX)),
+            std::ops::Bound::Unbounded,
+        );
+        let mut firsts: Vec<SliceKey> = self
+            .by_change
+            .range(after)
+            .map(|(_, first)| *first)
+            .collect();
         if firsts.len() * 2 > self.slices.len() && self.slices.len() > 16 {
             return Some(ViewUpdate::Full(self.view()));
         }
@@ -403,7 +530,9 @@ impl TargetState {
             Some((Slice::new(first, state.last)?, state.assigned.clone()))
         };
         let changed: Vec<(Slice, Assigned)> = firsts.into_iter().filter_map(entry).collect();
-        let pods: BTreeMap<_, _> = self.addresses(changed.iter().flat_map(|(_, assigned)| assigned.sessions())).collect();
+        let pods: BTreeMap<_, _> = self
+            .addresses(changed.iter().flat_map(|(_, assigned)| assigned.sessions()))
+            .collect();
         Some(ViewUpdate::Diff(ViewDiff {
             base: known,
             generation: self.generation,
@@ -413,7 +542,10 @@ impl TargetState {
         }))
     }
 
-    fn addresses(&self, ids: impl Iterator<Item = SessionId>) -> impl Iterator<Item = (SessionId, PodAddress)> {
+    fn addresses(
+        &self,
+        ids: impl Iterator<Item = SessionId>,
+    ) -> impl Iterator<Item = (SessionId, PodAddress)> {
         ids.filter_map(|id| Some((id, self.sessions.get(&id)?.squid.address.clone())))
     }
 }

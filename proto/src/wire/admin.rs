@@ -251,27 +251,136 @@ pub struct TransferLeader {
     pub reason: Option<String>,
 }
 
-message!(CreateTarget = CreateTargetRequest { target: Name, config: Needed, initial_slices: Cuts, reason: Reason });
-message!(UpdateTarget = UpdateTargetRequest { target: Name, expected_version: Same, change: Needed, reason: Reason });
-message!(DeleteTarget = DeleteTargetRequest { target: Name, expected_version: Same, reason: Reason });
+message!(
+    CreateTarget = CreateTargetRequest {
+        target: Name,
+        config: Needed,
+        initial_slices: Cuts,
+        reason: Reason
+    }
+);
+message!(
+    UpdateTarget = UpdateTargetRequest {
+        target: Name,
+        expected_version: Same,
+        change: Needed,
+        reason: Reason
+    }
+);
+message!(
+    DeleteTarget = DeleteTargetRequest {
+        target: Name,
+        expected_version: Same,
+        reason: Reason
+    }
+);
 message!(GetTarget = GetTargetRequest { target: Name });
-message!(ListSlices = ListSlicesRequest {
-    target: Name, from_key: Key, limit: Page, session: Id, with_handoff: Same, vacant: Same,
-});
-message!(ListSessions = ListSessionsRequest { target: Name, after: Id, limit: Page });
-message!(ListHandoffs = ListHandoffsRequest { target: Name, after: Id, limit: Page });
-message!(LookupKey = LookupKeyRequest { target: Name, key: Needed });
-message!(ForgetGhost = ForgetGhostRequest { target: Name, session: Id, reason: Audit });
-message!(MoveSlice = MoveSliceRequest { target: Name, which: Needed, to: Needed, reason: Reason });
-message!(SplitSlice = SplitSliceRequest { target: Name, at: Key, reason: Reason });
-message!(MergeSlices = MergeSlicesRequest { target: Name, slice_key: Key, reason: Reason });
-message!(CancelHandoff = CancelHandoffRequest { target: Name, handoff: Id, reason: Reason });
-message!(DrainSession = DrainSessionRequest { target: Name, session: Id, reason: Reason });
-message!(CloseSession = CloseSessionRequest { target: Name, session: Id, reason: Audit });
-message!(AddMember = AddMemberRequest { node: Node, peer_address: Address, service_address: Address, reason: Reason });
-message!(PromoteMember = PromoteMemberRequest { node: Node, reason: Reason });
-message!(RemoveMember = RemoveMemberRequest { node: Node, reason: Reason });
-message!(TransferLeader = TransferLeaderRequest { node: Node, reason: Reason });
+message!(
+    ListSlices = ListSlicesRequest {
+        target: Name,
+        from_key: Key,
+        limit: Page,
+        session: Id,
+        with_handoff: Same,
+        vacant: Same,
+    }
+);
+message!(
+    ListSessions = ListSessionsRequest {
+        target: Name,
+        after: Id,
+        limit: Page
+    }
+);
+message!(
+    ListHandoffs = ListHandoffsRequest {
+        target: Name,
+        after: Id,
+        limit: Page
+    }
+);
+message!(
+    LookupKey = LookupKeyRequest {
+        target: Name,
+        key: Needed
+    }
+);
+message!(
+    ForgetGhost = ForgetGhostRequest {
+        target: Name,
+        session: Id,
+        reason: Audit
+    }
+);
+message!(
+    MoveSlice = MoveSliceRequest {
+        target: Name,
+        which: Needed,
+        to: Needed,
+        reason: Reason
+    }
+);
+message!(
+    SplitSlice = SplitSliceRequest {
+        target: Name,
+        at: Key,
+        reason: Reason
+    }
+);
+message!(
+    MergeSlices = MergeSlicesRequest {
+        target: Name,
+        slice_key: Key,
+        reason: Reason
+    }
+);
+message!(
+    CancelHandoff = CancelHandoffRequest {
+        target: Name,
+        handoff: Id,
+        reason: Reason
+    }
+);
+message!(
+    DrainSession = DrainSessionRequest {
+        target: Name,
+        session: Id,
+        reason: Reason
+    }
+);
+message!(
+    CloseSession = CloseSessionRequest {
+        target: Name,
+        session: Id,
+        reason: Audit
+    }
+);
+message!(
+    AddMember = AddMemberRequest {
+        node: Node,
+        peer_address: Address,
+        service_address: Address,
+        reason: Reason
+    }
+);
+message!(
+    PromoteMember = PromoteMemberRequest {
+        node: Node,
+        reason: Reason
+    }
+);
+message!(
+    RemoveMember = RemoveMemberRequest {
+        node: Node,
+        reason: Reason
+    }
+);
+message!(
+    TransferLeader = TransferLeaderRequest {
+        node: Node,
+        reason: Reason
+    }
+);
 
 /// How many slices a target begins with.
 struct Cuts;
@@ -305,7 +414,14 @@ impl Codec<u32, u32> for Page {
 fn within(field: &'static str, value: u32, least: u32, most: usize) -> Result<u32, WireError> {
     let found = value as usize;
     match value {
-        _ if found > most => Err(WireError::new(field, Problem::TooMuch { found, most, unit: "items" })),
+        _ if found > most => Err(WireError::new(
+            field,
+            Problem::TooMuch {
+                found,
+                most,
+                unit: "items",
+            },
+        )),
         _ if value < least => Err(WireError::missing(field)),
         _ => Ok(value),
     }
@@ -317,7 +433,11 @@ impl Codec<u64, u64> for Node {
     }
 
     fn take(field: &'static str, wire: u64) -> Result<u64, WireError> {
-        if wire == 0 { Err(WireError::missing(field)) } else { Ok(wire) }
+        if wire == 0 {
+            Err(WireError::missing(field))
+        } else {
+            Ok(wire)
+        }
     }
 }
 
@@ -327,7 +447,9 @@ impl Codec<String, Option<String>> for Audit {
     }
 
     fn take(field: &'static str, wire: Option<String>) -> Result<String, WireError> {
-        let given = wire.filter(|text| !text.trim().is_empty()).ok_or(WireError::missing(field))?;
+        let given = wire
+            .filter(|text| !text.trim().is_empty())
+            .ok_or(WireError::missing(field))?;
         Reason::take(field, given)
     }
 }
@@ -347,10 +469,17 @@ impl TryFrom<pb::lookup_key_request::Key> for KeyToLookUp {
     fn try_from(wire: pb::lookup_key_request::Key) -> Result<Self, WireError> {
         match wire {
             pb::lookup_key_request::Key::KeyBytes(bytes) => {
-                super::codec::at_most("LookupKeyRequest.key_bytes", bytes.len(), limits::KEY_BYTES, "bytes")?;
+                super::codec::at_most(
+                    "LookupKeyRequest.key_bytes",
+                    bytes.len(),
+                    limits::KEY_BYTES,
+                    "bytes",
+                )?;
                 Ok(KeyToLookUp::Application(bytes))
             }
-            pb::lookup_key_request::Key::SliceKey(key) => Ok(KeyToLookUp::Hashed(SliceKey::from_u64(key))),
+            pb::lookup_key_request::Key::SliceKey(key) => {
+                Ok(KeyToLookUp::Hashed(SliceKey::from_u64(key)))
+            }
         }
     }
 }
@@ -370,7 +499,9 @@ impl TryFrom<pb::move_slice_request::Which> for SliceToMove {
     fn try_from(wire: pb::move_slice_request::Which) -> Result<Self, WireError> {
         Ok(match wire {
             pb::move_slice_request::Which::Slice(slice) => SliceToMove::Exactly(slice.try_into()?),
-            pb::move_slice_request::Which::SliceKey(key) => SliceToMove::Holding(SliceKey::from_u64(key)),
+            pb::move_slice_request::Which::SliceKey(key) => {
+                SliceToMove::Holding(SliceKey::from_u64(key))
+            }
         })
     }
 }
@@ -389,8 +520,12 @@ impl TryFrom<pb::move_slice_request::To> for MoveTo {
 
     fn try_from(wire: pb::move_slice_request::To) -> Result<Self, WireError> {
         Ok(match wire {
-            pb::move_slice_request::To::Session(session) => MoveTo::Session(Id::take("MoveSliceRequest.session", session)?),
-            pb::move_slice_request::To::Address(text) => MoveTo::Address(Address::take("MoveSliceRequest.address", text)?),
+            pb::move_slice_request::To::Session(session) => {
+                MoveTo::Session(Id::take("MoveSliceRequest.session", session)?)
+            }
+            pb::move_slice_request::To::Address(text) => {
+                MoveTo::Address(Address::take("MoveSliceRequest.address", text)?)
+            }
         })
     }
 }

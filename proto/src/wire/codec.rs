@@ -58,8 +58,20 @@ pub(super) trait WireEnum: Copy {
     fn from_wire(value: i32) -> Option<Self>;
 }
 
-pub(super) fn at_most(field: &'static str, found: usize, most: usize, unit: &'static str) -> Result<(), WireError> {
-    if found <= most { Ok(()) } else { Err(WireError::new(field, Problem::TooMuch { found, most, unit })) }
+pub(super) fn at_most(
+    field: &'static str,
+    found: usize,
+    most: usize,
+    unit: &'static str,
+) -> Result<(), WireError> {
+    if found <= most {
+        Ok(())
+    } else {
+        Err(WireError::new(
+            field,
+            Problem::TooMuch { found, most, unit },
+        ))
+    }
 }
 
 /// Reads the name of a target.
@@ -74,12 +86,20 @@ pub fn pod_address(field: &'static str, text: &str) -> Result<PodAddress, WireEr
 
 /// Reads the id of a session; 0 is none.
 pub fn session_id(field: &'static str, value: u64) -> Result<SessionId, WireError> {
-    if value == 0 { Err(WireError::missing(field)) } else { Ok(SessionId::from_u64(value)) }
+    if value == 0 {
+        Err(WireError::missing(field))
+    } else {
+        Ok(SessionId::from_u64(value))
+    }
 }
 
 /// Reads the id of a handoff; 0 is none.
 pub fn handoff_id(field: &'static str, value: u64) -> Result<HandoffId, WireError> {
-    if value == 0 { Err(WireError::missing(field)) } else { Ok(HandoffId::from_u64(value)) }
+    if value == 0 {
+        Err(WireError::missing(field))
+    } else {
+        Ok(HandoffId::from_u64(value))
+    }
 }
 
 /// Checks that a text has at most `most` bytes.
@@ -101,17 +121,32 @@ pub(super) fn nanos(duration: Duration) -> u64 {
 }
 
 pub(super) fn sixteen(field: &'static str, bytes: &[u8]) -> Result<[u8; 16], WireError> {
-    let wrong = |_| WireError::new(field, Problem::WrongLength { found: bytes.len(), wanted: 16 });
+    let wrong = |_| {
+        WireError::new(
+            field,
+            Problem::WrongLength {
+                found: bytes.len(),
+                wanted: 16,
+            },
+        )
+    };
     bytes.try_into().map_err(wrong)
 }
 
-fn within(field: &'static str, value: u64, bounds: RangeInclusive<Duration>) -> Result<Duration, WireError> {
+fn within(
+    field: &'static str,
+    value: u64,
+    bounds: RangeInclusive<Duration>,
+) -> Result<Duration, WireError> {
     let duration = Duration::from_nanos(value);
     if bounds.contains(&duration) {
         return Ok(duration);
     }
     let (low, high) = bounds.into_inner();
-    Err(WireError::invalid(field, format_args!("{duration:?}; it must be {low:?} to {high:?}")))
+    Err(WireError::invalid(
+        field,
+        format_args!("{duration:?}; it must be {low:?} to {high:?}"),
+    ))
 }
 
 impl<T: Copy> Codec<T, T> for Same {
@@ -171,7 +206,8 @@ macro_rules! codec {
             }
 
             fn take(field: &'static str, wire: Option<$wire>) -> Result<Option<$noun>, WireError> {
-                wire.map(|wire| <$codec as Codec<$noun, $wire>>::take(field, wire)).transpose()
+                wire.map(|wire| <$codec as Codec<$noun, $wire>>::take(field, wire))
+                    .transpose()
             }
         }
     };
@@ -236,7 +272,8 @@ impl<N: WireEnum> Codec<Option<N>, Option<i32>> for Enum {
     }
 
     fn take(field: &'static str, wire: Option<i32>) -> Result<Option<N>, WireError> {
-        wire.map(|value| <Enum as Codec<N, i32>>::take(field, value)).transpose()
+        wire.map(|value| <Enum as Codec<N, i32>>::take(field, value))
+            .transpose()
     }
 }
 
@@ -262,7 +299,9 @@ impl<const MOST: usize> Codec<Vec<SessionId>, Vec<u64>> for Ids<MOST> {
 
     fn take(field: &'static str, wire: Vec<u64>) -> Result<Vec<SessionId>, WireError> {
         at_most(field, wire.len(), MOST, "items")?;
-        wire.into_iter().map(|value| session_id(field, value)).collect()
+        wire.into_iter()
+            .map(|value| session_id(field, value))
+            .collect()
     }
 }
 

@@ -1,6 +1,8 @@
 //! Commands in the replicated log and what they are answered.
 
-use super::codec::{Codec, Enum, Id, Ids, Key, Life, List, Maybe, Name, Nanos, Needed, Same, Sixteen, Text, Ttl};
+use super::codec::{
+    Codec, Enum, Id, Ids, Key, Life, List, Maybe, Name, Nanos, Needed, Same, Sixteen, Text, Ttl,
+};
 use super::codec::{message, one_of};
 use super::error::WireError;
 use super::pb;
@@ -45,7 +47,10 @@ message!(Registered = Registered { session: Id, secret: Needed, ttl_nanos = ttl:
 
 impl From<&(SliceKey, SessionId)> for pb::Successor {
     fn from((first, session): &(SliceKey, SessionId)) -> Self {
-        Self { first: first.as_u64(), session: session.as_u64() }
+        Self {
+            first: first.as_u64(),
+            session: session.as_u64(),
+        }
     }
 }
 
@@ -53,7 +58,10 @@ impl TryFrom<pb::Successor> for (SliceKey, SessionId) {
     type Error = WireError;
 
     fn try_from(wire: pb::Successor) -> Result<Self, WireError> {
-        Ok((SliceKey::from_u64(wire.first), Id::take("Successor.session", wire.session)?))
+        Ok((
+            SliceKey::from_u64(wire.first),
+            Id::take("Successor.session", wire.session)?,
+        ))
     }
 }
 
@@ -72,8 +80,12 @@ impl TryFrom<pb::complete_handoff_command::Word> for EndWord {
     fn try_from(wire: pb::complete_handoff_command::Word) -> Result<Self, WireError> {
         use pb::complete_handoff_command::Word;
         Ok(match wire {
-            Word::Surrendered(session) => EndWord::Surrendered(Id::take("CompleteHandoffCommand.surrendered", session)?),
-            Word::Accepted(session) => EndWord::Accepted(Id::take("CompleteHandoffCommand.accepted", session)?),
+            Word::Surrendered(session) => {
+                EndWord::Surrendered(Id::take("CompleteHandoffCommand.surrendered", session)?)
+            }
+            Word::Accepted(session) => {
+                EndWord::Accepted(Id::take("CompleteHandoffCommand.accepted", session)?)
+            }
         })
     }
 }
@@ -85,8 +97,12 @@ impl From<&Reply> for pb::Reply {
             Reply::Done => Wire::Done(pb::Done {}),
             Reply::Registered(registered) => Wire::Registered(registered.into()),
             Reply::Plan(steps) => {
-                let steps = steps.iter().map(|step| pb::StepReply { rejected: step.as_ref().err().map(Into::into) });
-                Wire::Plan(pb::PlanReply { steps: steps.collect() })
+                let steps = steps.iter().map(|step| pb::StepReply {
+                    rejected: step.as_ref().err().map(Into::into),
+                });
+                Wire::Plan(pb::PlanReply {
+                    steps: steps.collect(),
+                })
             }
             Reply::Rejected(rejection) => Wire::Rejected(rejection.into()),
         };
@@ -103,12 +119,23 @@ impl TryFrom<pb::Reply> for Reply {
             Wire::Done(pb::Done {}) => Reply::Done,
             Wire::Registered(registered) => Reply::Registered(registered.try_into()?),
             Wire::Plan(plan) => {
-                super::codec::at_most("PlanReply.steps", plan.steps.len(), limits::PLAN_STEPS, "items")?;
+                super::codec::at_most(
+                    "PlanReply.steps",
+                    plan.steps.len(),
+                    limits::PLAN_STEPS,
+                    "items",
+                )?;
                 let step = |step: pb::StepReply| {
-                    let rejected: Option<Rejection> = step.rejected.map(TryInto::try_into).transpose()?;
+                    let rejected: Option<Rejection> =
+                        step.rejected.map(TryInto::try_into).transpose()?;
                     Ok(rejected.map_or(Ok(()), Err))
                 };
-                Reply::Plan(plan.steps.into_iter().map(step).collect::<Result<_, WireError>>()?)
+                Reply::Plan(
+                    plan.steps
+                        .into_iter()
+                        .map(step)
+                        .collect::<Result<_, WireError>>()?,
+                )
             }
             Wire::Rejected(rejection) => Reply::Rejected(rejection.try_into()?),
         })

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::admin::Node;
-use super::codec::{Address, Enum, Id, Key, Life, List, Load, Maybe, Name, Nanos, Needed, Same, Text, Ttl};
+use super::codec::{
+    Address, Enum, Id, Key, Life, List, Load, Maybe, Name, Nanos, Needed, Same, Text, Ttl,
+};
 use super::codec::{message, wire_enum};
 use super::error::WireError;
 use super::pb;
@@ -237,16 +239,36 @@ pub struct SnapshotEnd {
 
 wire_enum!(MemberRole = MemberRole { Voter = Voter, Learner = Learner });
 
-message!(TargetInfo = TargetInfo {
-    target: Name, config: Needed, config_version: Same, mode: Needed, generation: Needed, deleted: Same, slices: Same,
-    vacant_slices: Same, open_handoffs: Same, live_sessions: Same, draining_sessions: Same, ghosts: Same,
-    ghosts_uncounted: Same, unarmed_sessions: Same, watchers: Same,
-});
+message!(
+    TargetInfo = TargetInfo {
+        target: Name,
+        config: Needed,
+        config_version: Same,
+        mode: Needed,
+        generation: Needed,
+        deleted: Same,
+        slices: Same,
+        vacant_slices: Same,
+        open_handoffs: Same,
+        live_sessions: Same,
+        draining_sessions: Same,
+        ghosts: Same,
+        ghosts_uncounted: Same,
+        unarmed_sessions: Same,
+        watchers: Same,
+    }
+);
 message!(OneTarget = GetTargetReply { target: Needed });
 message!(AllTargets = ListTargetsReply { targets: List<{ limits::TARGETS }> });
-message!(SliceInfo = SliceInfo {
-    slice: Needed, assigned: Needed, changed_at: Needed, load_per_s: Load, state_bytes: Same,
-});
+message!(
+    SliceInfo = SliceInfo {
+        slice: Needed,
+        assigned: Needed,
+        changed_at: Needed,
+        load_per_s: Load,
+        state_bytes: Same,
+    }
+);
 message!(SlicePage = ListSlicesReply {
     generation: Needed, slices: List<{ limits::PAGE_ITEMS }>, pods: List<{ limits::PODS_PER_VIEW }>, next_key: Key,
 });
@@ -271,7 +293,14 @@ message!(ClusterStatus = ClusterStatusReply {
     restore_wait: Same, members: List<{ limits::MEMBERS }>, version: Text<{ limits::TEXT_BYTES }>,
     halted: Text<{ limits::TEXT_BYTES }>,
 });
-message!(SnapshotEnd = SnapshotEnd { total_bytes: Same, crc32c: Same, applied: Needed, incarnation: Life });
+message!(
+    SnapshotEnd = SnapshotEnd {
+        total_bytes: Same,
+        crc32c: Same,
+        applied: Needed,
+        incarnation: Life
+    }
+);
 
 /// A part of a saved snapshot.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -298,9 +327,17 @@ impl TryFrom<pb::SaveSnapshotReply> for SnapshotPart {
 
     fn try_from(wire: pb::SaveSnapshotReply) -> Result<Self, WireError> {
         use pb::save_snapshot_reply::Part;
-        match wire.part.ok_or(WireError::missing("SaveSnapshotReply.part"))? {
+        match wire
+            .part
+            .ok_or(WireError::missing("SaveSnapshotReply.part"))?
+        {
             Part::Chunk(bytes) => {
-                super::codec::at_most("SaveSnapshotReply.chunk", bytes.len(), limits::CHUNK_BYTES, "bytes")?;
+                super::codec::at_most(
+                    "SaveSnapshotReply.chunk",
+                    bytes.len(),
+                    limits::CHUNK_BYTES,
+                    "bytes",
+                )?;
                 Ok(SnapshotPart::Chunk(bytes))
             }
             Part::End(end) => end.try_into().map(SnapshotPart::End),

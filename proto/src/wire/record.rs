@@ -22,11 +22,25 @@ use crate::target::TargetName;
 message!(MetaRecord = MetaRecord {
     incarnation: Life, next_session: Same, next_handoff: Same, restore_wait_nanos = restore_wait: Nanos,
 });
-message!(TargetRecord = TargetRecord {
-    name: Name, config: Needed, config_version: Same, mode: Needed, generation: Needed, deleted: Same,
-    ghosts_uncounted: Same,
-});
-message!(SliceRecord = SliceRecord { target: Name, slice: Needed, assigned: Needed, changed_at: Needed });
+message!(
+    TargetRecord = TargetRecord {
+        name: Name,
+        config: Needed,
+        config_version: Same,
+        mode: Needed,
+        generation: Needed,
+        deleted: Same,
+        ghosts_uncounted: Same,
+    }
+);
+message!(
+    SliceRecord = SliceRecord {
+        target: Name,
+        slice: Needed,
+        assigned: Needed,
+        changed_at: Needed
+    }
+);
 message!(SessionRecord = SessionRecord {
     target: Name, id: Id, squid: Needed, clock: Enum, ttl_nanos = ttl: Ttl, secret: Needed,
     app_version: Text<{ limits::APP_VERSION_BYTES }>, phase: Enum, draining: Same, acked_arming: Maybe,
@@ -41,7 +55,9 @@ impl From<&Record> for pb::Record {
             Record::Slice(record) => Wire::Slice(record.into()),
             Record::Session(record) => Wire::Session(record.into()),
         };
-        Self { record: Some(record) }
+        Self {
+            record: Some(record),
+        }
     }
 }
 
@@ -50,12 +66,14 @@ impl TryFrom<pb::Record> for Record {
 
     fn try_from(wire: pb::Record) -> Result<Self, WireError> {
         use pb::record::Record as Wire;
-        Ok(match wire.record.ok_or(WireError::missing("Record.record"))? {
-            Wire::Meta(record) => Record::Meta(record.try_into()?),
-            Wire::Target(record) => Record::Target(record.try_into()?),
-            Wire::Slice(record) => Record::Slice(record.try_into()?),
-            Wire::Session(record) => Record::Session(record.try_into()?),
-        })
+        Ok(
+            match wire.record.ok_or(WireError::missing("Record.record"))? {
+                Wire::Meta(record) => Record::Meta(record.try_into()?),
+                Wire::Target(record) => Record::Target(record.try_into()?),
+                Wire::Slice(record) => Record::Slice(record.try_into()?),
+                Wire::Session(record) => Record::Session(record.try_into()?),
+            },
+        )
     }
 }
 
@@ -72,7 +90,13 @@ pub fn decode_record(bytes: &[u8]) -> Result<Record, WireError> {
 /// The key under which a record is stored.
 pub fn encode_record_key(key: &RecordKey) -> Vec<u8> {
     let part = |letter: u8, target: &TargetName, place: u64| {
-        [&[letter], target.as_str().as_bytes(), &[0], &place.to_be_bytes()].concat()
+        [
+            &[letter],
+            target.as_str().as_bytes(),
+            &[0],
+            &place.to_be_bytes(),
+        ]
+        .concat()
     };
     match key {
         RecordKey::Meta => b"M".to_vec(),
@@ -90,14 +114,20 @@ pub fn decode_record_key(bytes: &[u8]) -> Result<RecordKey, WireError> {
         Err(error) => Err(WireError::invalid(FIELD, error)),
     };
     let part = |rest: &[u8]| -> Result<(TargetName, u64), WireError> {
-        let (head, place) = rest.split_last_chunk::<8>().ok_or(WireError::invalid(FIELD, "it is too short"))?;
-        let target = head.strip_suffix(&[0]).ok_or(WireError::invalid(FIELD, "nothing ends the name"))?;
+        let (head, place) = rest
+            .split_last_chunk::<8>()
+            .ok_or(WireError::invalid(FIELD, "it is too short"))?;
+        let target = head
+            .strip_suffix(&[0])
+            .ok_or(WireError::invalid(FIELD, "nothing ends the name"))?;
         Ok((name(target)?, u64::from_be_bytes(*place)))
     };
     match bytes {
         [b'M'] => Ok(RecordKey::Meta),
         [b'T', target @ ..] => Ok(RecordKey::Target(name(target)?)),
-        [b'S', rest @ ..] => part(rest).map(|(target, first)| RecordKey::Slice(target, SliceKey::from_u64(first))),
+        [b'S', rest @ ..] => {
+            part(rest).map(|(target, first)| RecordKey::Slice(target, SliceKey::from_u64(first)))
+        }
         [b'Z', rest @ ..] => {
             let (target, session) = part(rest)?;
             Ok(RecordKey::Session(target, session_id(FIELD, session)?))

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::codec::{Address, Codec, Deadline, Enum, Id, Key, List, Load, Maybe, Name, Needed, Same, Text, Ttl, at_most};
+use super::codec::{
+    Address, Codec, Deadline, Enum, Id, Key, List, Load, Maybe, Name, Needed, Same, Text, Ttl,
+    at_most,
+};
 use super::codec::{message, nanos, wire_enum};
 use super::error::WireError;
 use super::{decode_view_update, encode_view_update, pb};
@@ -203,13 +206,36 @@ message!(RegisterReply = RegisterReply {
     session: Id, secret: Needed, ttl_nanos = ttl: Ttl, not_before: Needed, key_hash: Enum, on_lapse: Enum,
     handoff_deadline_nanos = handoff_deadline: Deadline,
 });
-message!(CloseRequest = CloseRequest { target: Name, session: Id, secret: Needed });
-message!(DrainRequest = DrainRequest { target: Name, session: Id, secret: Needed });
-message!(Hello = Hello { session: Id, secret: Needed, target: Name });
+message!(
+    CloseRequest = CloseRequest {
+        target: Name,
+        session: Id,
+        secret: Needed
+    }
+);
+message!(
+    DrainRequest = DrainRequest {
+        target: Name,
+        session: Id,
+        secret: Needed
+    }
+);
+message!(
+    Hello = Hello {
+        session: Id,
+        secret: Needed,
+        target: Name
+    }
+);
 message!(Renew = Renew {
     session: Id, seq: Same, known: Maybe, words: List<{ limits::WORDS_PER_RENEWAL }>, armed: Maybe,
 });
-message!(KeyLoad = KeyLoad { key: Key, load_per_s: Load });
+message!(
+    KeyLoad = KeyLoad {
+        key: Key,
+        load_per_s: Load
+    }
+);
 message!(SliceLoad = SliceLoad {
     slice: Needed, load_per_s: Load, state_bytes: Same, hot_keys: List<{ limits::HOT_KEYS_PER_SLICE }>,
 });
@@ -225,7 +251,11 @@ impl Codec<Option<ViewUpdate>, Bytes> for Update {
     }
 
     fn take(_: &'static str, wire: Bytes) -> Result<Option<ViewUpdate>, WireError> {
-        if wire.is_empty() { Ok(None) } else { decode_view_update(&wire).map(Some) }
+        if wire.is_empty() {
+            Ok(None)
+        } else {
+            decode_view_update(&wire).map(Some)
+        }
     }
 }
 
@@ -237,7 +267,9 @@ impl From<&SliceletMessage> for pb::SliceletMessage {
             SliceletMessage::Renew(renew) => Wire::Renew(renew.into()),
             SliceletMessage::Load(report) => Wire::Load(report.into()),
         };
-        Self { message: Some(message) }
+        Self {
+            message: Some(message),
+        }
     }
 }
 
@@ -246,24 +278,46 @@ impl TryFrom<pb::SliceletMessage> for SliceletMessage {
 
     fn try_from(wire: pb::SliceletMessage) -> Result<Self, WireError> {
         use pb::slicelet_message::Message as Wire;
-        Ok(match wire.message.ok_or(WireError::missing("SliceletMessage.message"))? {
-            Wire::Hello(hello) => SliceletMessage::Hello(hello.try_into()?),
-            Wire::Renew(renew) => SliceletMessage::Renew(renew.try_into()?),
-            Wire::Load(report) => SliceletMessage::Load(report.try_into()?),
-        })
+        Ok(
+            match wire
+                .message
+                .ok_or(WireError::missing("SliceletMessage.message"))?
+            {
+                Wire::Hello(hello) => SliceletMessage::Hello(hello.try_into()?),
+                Wire::Renew(renew) => SliceletMessage::Renew(renew.try_into()?),
+                Wire::Load(report) => SliceletMessage::Load(report.try_into()?),
+            },
+        )
     }
 }
 
 /// A [`Renewed`] whose update was serialised before (or is empty), ready to be sent.
-pub fn renewed_message(session: SessionId, seq: u64, ttl: Duration, view_update: Bytes) -> pb::AssignerMessage {
-    let renewed = pb::Renewed { session: session.as_u64(), seq, ttl_nanos: nanos(ttl), view_update };
-    pb::AssignerMessage { message: Some(pb::assigner_message::Message::Renewed(renewed)) }
+pub fn renewed_message(
+    session: SessionId,
+    seq: u64,
+    ttl: Duration,
+    view_update: Bytes,
+) -> pb::AssignerMessage {
+    let renewed = pb::Renewed {
+        session: session.as_u64(),
+        seq,
+        ttl_nanos: nanos(ttl),
+        view_update,
+    };
+    pb::AssignerMessage {
+        message: Some(pb::assigner_message::Message::Renewed(renewed)),
+    }
 }
 
 /// A pushed view that was serialised before, ready to be sent.
 pub fn pushed_message(session: SessionId, view_update: Bytes) -> pb::AssignerMessage {
-    let pushed = pb::Pushed { session: session.as_u64(), view_update };
-    pb::AssignerMessage { message: Some(pb::assigner_message::Message::Pushed(pushed)) }
+    let pushed = pb::Pushed {
+        session: session.as_u64(),
+        view_update,
+    };
+    pb::AssignerMessage {
+        message: Some(pb::assigner_message::Message::Pushed(pushed)),
+    }
 }
 
 impl From<&AssignerMessage> for pb::AssignerMessage {
@@ -271,17 +325,26 @@ impl From<&AssignerMessage> for pb::AssignerMessage {
         use pb::assigner_message::Message as Wire;
         let message = match noun {
             AssignerMessage::Renewed(renewed) => Wire::Renewed(renewed.into()),
-            AssignerMessage::Pushed { session, update } => return pushed_message(*session, encode_view_update(update)),
-            AssignerMessage::Closed { session, reason } => {
-                Wire::Closed(pb::Closed { session: Id::put(session), reason: Enum::put(reason) })
+            AssignerMessage::Pushed { session, update } => {
+                return pushed_message(*session, encode_view_update(update));
             }
-            AssignerMessage::Refused { session, reason, leader } => Wire::Refused(pb::Refused {
+            AssignerMessage::Closed { session, reason } => Wire::Closed(pb::Closed {
+                session: Id::put(session),
+                reason: Enum::put(reason),
+            }),
+            AssignerMessage::Refused {
+                session,
+                reason,
+                leader,
+            } => Wire::Refused(pb::Refused {
                 session: session.map_or(0, |session| session.as_u64()),
                 reason: Enum::put(reason),
                 leader: leader.as_ref().map(Address::put).unwrap_or_default(),
             }),
         };
-        Self { message: Some(message) }
+        Self {
+            message: Some(message),
+        }
     }
 }
 
@@ -290,26 +353,35 @@ impl TryFrom<pb::AssignerMessage> for AssignerMessage {
 
     fn try_from(wire: pb::AssignerMessage) -> Result<Self, WireError> {
         use pb::assigner_message::Message as Wire;
-        Ok(match wire.message.ok_or(WireError::missing("AssignerMessage.message"))? {
-            Wire::Renewed(renewed) => AssignerMessage::Renewed(renewed.try_into()?),
-            Wire::Pushed(pushed) => AssignerMessage::Pushed {
-                session: Id::take("Pushed.session", pushed.session)?,
-                update: decode_view_update(&pushed.view_update)?,
+        Ok(
+            match wire
+                .message
+                .ok_or(WireError::missing("AssignerMessage.message"))?
+            {
+                Wire::Renewed(renewed) => AssignerMessage::Renewed(renewed.try_into()?),
+                Wire::Pushed(pushed) => AssignerMessage::Pushed {
+                    session: Id::take("Pushed.session", pushed.session)?,
+                    update: decode_view_update(&pushed.view_update)?,
+                },
+                Wire::Closed(closed) => AssignerMessage::Closed {
+                    session: Id::take("Closed.session", closed.session)?,
+                    reason: Enum::take("Closed.reason", closed.reason)?,
+                },
+                Wire::Refused(refused) => AssignerMessage::Refused {
+                    session: (refused.session != 0).then(|| SessionId::from_u64(refused.session)),
+                    reason: Enum::take("Refused.reason", refused.reason)?,
+                    leader: optional_address("Refused.leader", refused.leader)?,
+                },
             },
-            Wire::Closed(closed) => AssignerMessage::Closed {
-                session: Id::take("Closed.session", closed.session)?,
-                reason: Enum::take("Closed.reason", closed.reason)?,
-            },
-            Wire::Refused(refused) => AssignerMessage::Refused {
-                session: (refused.session != 0).then(|| SessionId::from_u64(refused.session)),
-                reason: Enum::take("Refused.reason", refused.reason)?,
-                leader: optional_address("Refused.leader", refused.leader)?,
-            },
-        })
+        )
     }
 }
 
 fn optional_address(field: &'static str, text: String) -> Result<Option<PodAddress>, WireError> {
     at_most(field, text.len(), limits::POD_ADDRESS_BYTES, "bytes")?;
-    if text.is_empty() { Ok(None) } else { Address::take(field, text).map(Some) }
+    if text.is_empty() {
+        Ok(None)
+    } else {
+        Address::take(field, text).map(Some)
+    }
 }

@@ -108,12 +108,17 @@ impl Refusal {
     /// The refusal that a status carries; `None` when the status is not from Leasehold but from a
     /// transport or proxy, so that what became of the request is known only as far as its code says.
     pub fn from_status(status: &Status) -> Option<Refusal> {
-        let text = |key| status.metadata().get(key).and_then(|value| value.to_str().ok());
+        let text = |key| {
+            status
+                .metadata()
+                .get(key)
+                .and_then(|value| value.to_str().ok())
+        };
         let message = || beginning(status.message(), limits::TEXT_BYTES).to_owned();
         Some(match text(REASON_KEY)? {
-            "not-leader" => {
-                Refusal::NotLeader { leader: text(LEADER_KEY).and_then(|text| PodAddress::new(text).ok()) }
-            }
+            "not-leader" => Refusal::NotLeader {
+                leader: text(LEADER_KEY).and_then(|text| PodAddress::new(text).ok()),
+            },
             "halted" => Refusal::Halted(message()),
             "unknown-target" => Refusal::UnknownTarget,
             "unknown-session" => Refusal::UnknownSession,
@@ -136,8 +141,12 @@ impl From<&Refusal> for Status {
         let (code, reason) = refusal.code_and_reason();
         let text = refusal.to_string();
         let mut status = Status::new(code, beginning(&text, limits::TEXT_BYTES));
-        status.metadata_mut().insert(REASON_KEY, MetadataValue::from_static(reason));
-        if let Refusal::NotLeader { leader: Some(leader) } = refusal
+        status
+            .metadata_mut()
+            .insert(REASON_KEY, MetadataValue::from_static(reason));
+        if let Refusal::NotLeader {
+            leader: Some(leader),
+        } = refusal
             && let Ok(value) = MetadataValue::try_from(leader.as_str())
         {
             status.metadata_mut().insert(LEADER_KEY, value);
@@ -167,7 +176,9 @@ impl From<&Rejection> for Refusal {
         match rejection {
             Rejection::UnknownTarget(_) => Refusal::UnknownTarget,
             Rejection::UnknownSession(_) => Refusal::UnknownSession,
-            Rejection::BadConfig(_) | Rejection::BadStep(_) | Rejection::IncarnationNotLarger(_) => Refusal::Invalid(text),
+            Rejection::BadConfig(_)
+            | Rejection::BadStep(_)
+            | Rejection::IncarnationNotLarger(_) => Refusal::Invalid(text),
             Rejection::ConfigVersion { .. }
             | Rejection::HandoffOpen(..)
             | Rejection::SliceChanged(_)
@@ -187,19 +198,37 @@ impl From<&Rejection> for Refusal {
 impl From<&Redirect> for Status {
     fn from(redirect: &Redirect) -> Status {
         let (code, text) = match redirect {
-            Redirect::Moved(moved) => (Code::FailedPrecondition, format!("moved: {} is at {}", moved.slice, moved.address)),
-            Redirect::NotOwner { .. } => (Code::FailedPrecondition, "not the owner of the key".to_owned()),
-            Redirect::Unavailable(UnavailableReason::Interrupted) => {
-                (Code::Unknown, "ownership was lost while the request was served; it may have taken effect".to_owned())
+            Redirect::Moved(moved) => (
+                Code::FailedPrecondition,
+                format!("moved: {} is at {}", moved.slice, moved.address),
+            ),
+            Redirect::NotOwner { .. } => (
+                Code::FailedPrecondition,
+                "not the owner of the key".to_owned(),
+            ),
+            Redirect::Unavailable(UnavailableReason::Interrupted) => (
+                Code::Unknown,
+                "ownership was lost while the request was served; it may have taken effect"
+                    .to_owned(),
+            ),
+            Redirect::Unavailable(UnavailableReason::Lapsed) => {
+                (Code::Unavailable, "the lease has run out".to_owned())
             }
-            Redirect::Unavailable(UnavailableReason::Lapsed) => (Code::Unavailable, "the lease has run out".to_owned()),
-            Redirect::Unavailable(UnavailableReason::HandingOver) => (Code::Unavailable, "the slice is handed over".to_owned()),
-            Redirect::Unavailable(UnavailableReason::Starting) => (Code::Unavailable, "no assignment is known yet".to_owned()),
-            Redirect::Unavailable(UnavailableReason::Stopping) => (Code::Unavailable, "shutting down".to_owned()),
+            Redirect::Unavailable(UnavailableReason::HandingOver) => {
+                (Code::Unavailable, "the slice is handed over".to_owned())
+            }
+            Redirect::Unavailable(UnavailableReason::Starting) => {
+                (Code::Unavailable, "no assignment is known yet".to_owned())
+            }
+            Redirect::Unavailable(UnavailableReason::Stopping) => {
+                (Code::Unavailable, "shutting down".to_owned())
+            }
         };
         let mut status = Status::new(code, text);
         let bytes = pb::Redirect::from(redirect).encode_to_vec();
-        status.metadata_mut().insert_bin(REDIRECT_KEY, MetadataValue::from_bytes(&bytes));
+        status
+            .metadata_mut()
+            .insert_bin(REDIRECT_KEY, MetadataValue::from_bytes(&bytes));
         status
     }
 }
@@ -217,9 +246,20 @@ impl Redirect {
         let value = status.metadata().get_bin(REDIRECT_KEY)?;
         let encoded = value.as_encoded_bytes().len();
         Some(
-            super::codec::at_most(FIELD, encoded, limits::REDIRECT_BYTES.div_ceil(3) * 4, "encoded bytes")
-                .and_then(|()| value.to_bytes().map_err(|error| WireError::invalid(FIELD, error)))
-                .and_then(|bytes| decode::<pb::Redirect>(FIELD, &bytes, limits::REDIRECT_BYTES)?.try_into()),
+            super::codec::at_most(
+                FIELD,
+                encoded,
+                limits::REDIRECT_BYTES.div_ceil(3) * 4,
+                "encoded bytes",
+            )
+            .and_then(|()| {
+                value
+                    .to_bytes()
+                    .map_err(|error| WireError::invalid(FIELD, error))
+            })
+            .and_then(|bytes| {
+                decode::<pb::Redirect>(FIELD, &bytes, limits::REDIRECT_BYTES)?.try_into()
+            }),
         )
     }
 }

@@ -18,17 +18,23 @@ message!(TargetChange = TargetChange {
 }; check_change);
 
 fn check_config(config: &TargetConfig) -> Result<(), WireError> {
-    config.check().map_err(|error| WireError::invalid("TargetConfig", error))
+    config
+        .check()
+        .map_err(|error| WireError::invalid("TargetConfig", error))
 }
 
 fn check_change(change: &TargetChange) -> Result<(), WireError> {
     let changed = change.onto(&TargetConfig::default());
-    changed.check().map_err(|error| WireError::invalid("TargetChange", error))
+    changed
+        .check()
+        .map_err(|error| WireError::invalid("TargetChange", error))
 }
 
 impl From<&Option<Hold>> for pb::HoldChange {
     fn from(noun: &Option<Hold>) -> Self {
-        Self { hold: Maybe::put(noun) }
+        Self {
+            hold: Maybe::put(noun),
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Small nouns: ids, ranges, leases, words, redirects.
 
-use super::codec::{Address, Codec, Enum, Id, Ids, Maybe, Needed, Same, Sixteen, message, sixteen, wire_enum};
+use super::codec::{
+    Address, Codec, Enum, Id, Ids, Maybe, Needed, Same, Sixteen, message, sixteen, wire_enum,
+};
 use super::error::WireError;
 use super::pb;
 use crate::clock::ClockClass;
@@ -21,19 +23,59 @@ wire_enum!(OnLapse = OnLapse { Stop = Stop, ServeFenced = ServeFenced });
 wire_enum!(CloseProof = CloseProof { OwnWord = OwnWord, Reaped = Reaped });
 wire_enum!(SessionPhase = SessionPhase { Live = Live, Ghost = Ghost, Leaving = Leaving });
 
-message!(LogId = LogId { term: Same, index: Same });
-message!(Lease = Lease { session: Id, epoch: Needed });
-message!(Handoff = Handoff { id: Id, to: Id, epoch: Needed, ask_cancel: Same, to_closed: Same });
+message!(
+    LogId = LogId {
+        term: Same,
+        index: Same
+    }
+);
+message!(
+    Lease = Lease {
+        session: Id,
+        epoch: Needed
+    }
+);
+message!(
+    Handoff = Handoff {
+        id: Id,
+        to: Id,
+        epoch: Needed,
+        ask_cancel: Same,
+        to_closed: Same
+    }
+);
 message!(Assigned = Assigned { owner: Maybe, handoff: Maybe, replicas: Ids<{ limits::REPLICAS_PER_SLICE }> });
-message!(Squid = Squid { address: Address, id: Sixteen });
-message!(Surrender = Surrender { handoff: Id, from: Id, to: Id, digest: Sixteen });
-message!(Moved = Moved {
-    slice: Needed, handoff: Id, session: Id, address: Address, epoch: Needed, generation: Needed,
-});
+message!(
+    Squid = Squid {
+        address: Address,
+        id: Sixteen
+    }
+);
+message!(
+    Surrender = Surrender {
+        handoff: Id,
+        from: Id,
+        to: Id,
+        digest: Sixteen
+    }
+);
+message!(
+    Moved = Moved {
+        slice: Needed,
+        handoff: Id,
+        session: Id,
+        address: Address,
+        epoch: Needed,
+        generation: Needed,
+    }
+);
 
 impl From<&Generation> for pb::Generation {
     fn from(noun: &Generation) -> Self {
-        Self { incarnation: u32::from(noun.incarnation().get()), number: noun.number() }
+        Self {
+            incarnation: u32::from(noun.incarnation().get()),
+            number: noun.number(),
+        }
     }
 }
 
@@ -41,7 +83,10 @@ impl TryFrom<pb::Generation> for Generation {
     type Error = WireError;
 
     fn try_from(wire: pb::Generation) -> Result<Self, WireError> {
-        let pb::Generation { incarnation, number } = wire;
+        let pb::Generation {
+            incarnation,
+            number,
+        } = wire;
         Generation::decode(incarnation, number)
             .ok_or_else(|| WireError::invalid("Generation", format_args!("{incarnation}#{number}")))
     }
@@ -50,7 +95,10 @@ impl TryFrom<pb::Generation> for Generation {
 impl From<&Epoch> for pb::Epoch {
     fn from(noun: &Epoch) -> Self {
         let generation = noun.generation();
-        Self { incarnation: u32::from(generation.incarnation().get()), number: generation.number() }
+        Self {
+            incarnation: u32::from(generation.incarnation().get()),
+            number: generation.number(),
+        }
     }
 }
 
@@ -58,7 +106,10 @@ impl TryFrom<pb::Epoch> for Epoch {
     type Error = WireError;
 
     fn try_from(wire: pb::Epoch) -> Result<Self, WireError> {
-        let pb::Epoch { incarnation, number } = wire;
+        let pb::Epoch {
+            incarnation,
+            number,
+        } = wire;
         Epoch::decode(incarnation, number)
             .ok_or_else(|| WireError::invalid("Epoch", format_args!("{incarnation}#{number}")))
     }
@@ -66,7 +117,10 @@ impl TryFrom<pb::Epoch> for Epoch {
 
 impl From<&Slice> for pb::SliceRange {
     fn from(noun: &Slice) -> Self {
-        Self { first: noun.first().as_u64(), last: noun.last().as_u64() }
+        Self {
+            first: noun.first().as_u64(),
+            last: noun.last().as_u64(),
+        }
     }
 }
 
@@ -74,14 +128,19 @@ impl TryFrom<pb::SliceRange> for Slice {
     type Error = WireError;
 
     fn try_from(wire: pb::SliceRange) -> Result<Self, WireError> {
-        Slice::new(SliceKey::from_u64(wire.first), SliceKey::from_u64(wire.last))
-            .ok_or_else(|| WireError::invalid("SliceRange", "it ends before it begins"))
+        Slice::new(
+            SliceKey::from_u64(wire.first),
+            SliceKey::from_u64(wire.last),
+        )
+        .ok_or_else(|| WireError::invalid("SliceRange", "it ends before it begins"))
     }
 }
 
 impl From<&SessionSecret> for pb::SessionSecret {
     fn from(noun: &SessionSecret) -> Self {
-        Self { value: noun.as_bytes().to_vec() }
+        Self {
+            value: noun.as_bytes().to_vec(),
+        }
     }
 }
 
@@ -95,7 +154,10 @@ impl TryFrom<pb::SessionSecret> for SessionSecret {
 
 impl From<&(Slice, Assigned)> for pb::SliceEntry {
     fn from((slice, assigned): &(Slice, Assigned)) -> Self {
-        Self { slice: Some(slice.into()), assigned: Some(assigned.into()) }
+        Self {
+            slice: Some(slice.into()),
+            assigned: Some(assigned.into()),
+        }
     }
 }
 
@@ -103,13 +165,19 @@ impl TryFrom<pb::SliceEntry> for (Slice, Assigned) {
     type Error = WireError;
 
     fn try_from(wire: pb::SliceEntry) -> Result<Self, WireError> {
-        Ok((Needed::take("SliceEntry.slice", wire.slice)?, Needed::take("SliceEntry.assigned", wire.assigned)?))
+        Ok((
+            Needed::take("SliceEntry.slice", wire.slice)?,
+            Needed::take("SliceEntry.assigned", wire.assigned)?,
+        ))
     }
 }
 
 impl From<&(SessionId, PodAddress)> for pb::PodEntry {
     fn from((session, address): &(SessionId, PodAddress)) -> Self {
-        Self { session: session.as_u64(), address: Address::put(address) }
+        Self {
+            session: session.as_u64(),
+            address: Address::put(address),
+        }
     }
 }
 
@@ -117,7 +185,10 @@ impl TryFrom<pb::PodEntry> for (SessionId, PodAddress) {
     type Error = WireError;
 
     fn try_from(wire: pb::PodEntry) -> Result<Self, WireError> {
-        Ok((Id::take("PodEntry.session", wire.session)?, Address::take("PodEntry.address", wire.address)?))
+        Ok((
+            Id::take("PodEntry.session", wire.session)?,
+            Address::take("PodEntry.address", wire.address)?,
+        ))
     }
 }
 
@@ -128,7 +199,10 @@ impl From<&Mode> for pb::Mode {
             Mode::Eventual => (pb::ModeKind::Eventual, None),
             Mode::Arming(generation) => (pb::ModeKind::Arming, Some(generation.into())),
         };
-        Self { kind: kind as i32, arming }
+        Self {
+            kind: kind as i32,
+            arming,
+        }
     }
 }
 
@@ -143,7 +217,10 @@ impl TryFrom<pb::Mode> for Mode {
         };
         match (kind, wire.arming) {
             (pb::ModeKind::Arming, arming) => Needed::take("Mode.arming", arming).map(Mode::Arming),
-            (_, Some(_)) => Err(WireError::invalid("Mode.arming", "it is there in a mode that is not arming")),
+            (_, Some(_)) => Err(WireError::invalid(
+                "Mode.arming",
+                "it is there in a mode that is not arming",
+            )),
             (pb::ModeKind::Eventual, None) => Ok(Mode::Eventual),
             (_, None) => Ok(Mode::Strong),
         }
@@ -157,7 +234,11 @@ impl From<&Word> for pb::Word {
             Word::Refused(_) => (pb::WordKind::Refused, Vec::new()),
             Word::Accepted(_) => (pb::WordKind::Accepted, Vec::new()),
         };
-        Self { handoff: noun.handoff().as_u64(), kind: kind as i32, digest }
+        Self {
+            handoff: noun.handoff().as_u64(),
+            kind: kind as i32,
+            digest,
+        }
     }
 }
 
@@ -168,14 +249,24 @@ impl TryFrom<pb::Word> for Word {
         let handoff: HandoffId = Id::take("Word.handoff", wire.handoff)?;
         let word = match pb::WordKind::try_from(wire.kind) {
             Ok(pb::WordKind::Surrendered) => {
-                return Ok(Word::Surrendered(handoff, Digest(sixteen("Word.digest", &wire.digest)?)));
+                return Ok(Word::Surrendered(
+                    handoff,
+                    Digest(sixteen("Word.digest", &wire.digest)?),
+                ));
             }
             Ok(pb::WordKind::Refused) => Word::Refused(handoff),
             Ok(pb::WordKind::Accepted) => Word::Accepted(handoff),
             Ok(pb::WordKind::Unspecified) => return Err(WireError::missing("Word.kind")),
             Err(_) => return Err(WireError::unknown("Word.kind", wire.kind)),
         };
-        if wire.digest.is_empty() { Ok(word) } else { Err(WireError::invalid("Word.digest", "only a surrender has one")) }
+        if wire.digest.is_empty() {
+            Ok(word)
+        } else {
+            Err(WireError::invalid(
+                "Word.digest",
+                "only a surrender has one",
+            ))
+        }
     }
 }
 
@@ -217,10 +308,14 @@ impl From<&Redirect> for pb::Redirect {
         use pb::redirect::Redirect as Wire;
         let redirect = match noun {
             Redirect::Moved(moved) => Wire::Moved(moved.into()),
-            Redirect::NotOwner { generation } => Wire::NotOwner(pb::NotOwner { generation: Maybe::put(generation) }),
+            Redirect::NotOwner { generation } => Wire::NotOwner(pb::NotOwner {
+                generation: Maybe::put(generation),
+            }),
             Redirect::Unavailable(reason) => Wire::Unavailable(Enum::put(reason)),
         };
-        Self { redirect: Some(redirect) }
+        Self {
+            redirect: Some(redirect),
+        }
     }
 }
 
@@ -229,10 +324,19 @@ impl TryFrom<pb::Redirect> for Redirect {
 
     fn try_from(wire: pb::Redirect) -> Result<Self, WireError> {
         use pb::redirect::Redirect as Wire;
-        Ok(match wire.redirect.ok_or(WireError::missing("Redirect.redirect"))? {
-            Wire::Moved(moved) => Redirect::Moved(moved.try_into()?),
-            Wire::NotOwner(wire) => Redirect::NotOwner { generation: Maybe::take("NotOwner.generation", wire.generation)? },
-            Wire::Unavailable(reason) => Redirect::Unavailable(Enum::take("Redirect.unavailable", reason)?),
-        })
+        Ok(
+            match wire
+                .redirect
+                .ok_or(WireError::missing("Redirect.redirect"))?
+            {
+                Wire::Moved(moved) => Redirect::Moved(moved.try_into()?),
+                Wire::NotOwner(wire) => Redirect::NotOwner {
+                    generation: Maybe::take("NotOwner.generation", wire.generation)?,
+                },
+                Wire::Unavailable(reason) => {
+                    Redirect::Unavailable(Enum::take("Redirect.unavailable", reason)?)
+                }
+            },
+        )
     }
 }

@@ -32,9 +32,17 @@ pub struct WatchReply {
 }
 
 message!(WatchRequest = WatchRequest { target: Name, known: Maybe, client_name: Text<{ limits::CLIENT_NAME_BYTES }> });
-message!(WatchReply = WatchReply { update: Update, key_hash: Enum });
+message!(
+    WatchReply = WatchReply {
+        update: Update,
+        key_hash: Enum
+    }
+);
 
 /// A reply whose update was serialised before, or is empty for a sign of life; ready to be sent.
 pub fn watch_message(update: Bytes, key_hash: KeyHash) -> pb::WatchReply {
-    pb::WatchReply { update, key_hash: Enum::put(&key_hash) }
+    pb::WatchReply {
+        update,
+        key_hash: Enum::put(&key_hash),
+    }
 }
