@@ -182,7 +182,26 @@ async fn leader(base: u16) -> Result<u16, Error> {
     Err("nobody leads".into())
 }
 
-async fn step(port: u16, clients: usize, seconds: u64, bytes: usize) -> Result<(), Error> {
+/// Processor time that a process has used, from `/proc`; 0 where there is none.
+fn cpu(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|f| f.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+async fn step(
+    replicas: &Replicas,
+    port: u16,
+    clients: usize,
+    seconds: u64,
+    bytes: usize,
+) -> Result<(), Error> {
+    let used = || {
+        let theirs: Duration = replicas.0.iter().map(|child| cpu(child.id())).sum();
+        (cpu(std::process::id()), theirs)
+    };
+    let before = used();
     let connections = clients.div_ceil(128).max(1);
     let mut channels = Vec::new();
     for _ in 0..connections {
@@ -217,12 +236,17 @@ async fn step(port: u16, clients: usize, seconds: u64, bytes: usize) -> Result<(
         }
     }
     let rate = histogram.len() as f64 / start.elapsed().as_secs_f64();
+    let now = used();
+    let each = |used: Duration| used.as_secs_f64() * 1e6 / histogram.len() as f64;
     let ms = |q| histogram.value_at_quantile(q) as f64 / 1000.0;
     println!(
-        "{clients:5} clients  {rate:8.0} commits/s   p50 {:7.2} ms   p99 {:7.2} ms   max {:7.2} ms",
+        "{clients:5} clients  {rate:8.0} commits/s   p50 {:7.2} ms   p99 {:7.2} ms   max {:7.2} ms   \
+         processor per commit: clients {:5.1} us, replicas {:5.1} us",
         ms(0.5),
         ms(0.99),
-        ms(1.0)
+        ms(1.0),
+        each(now.0 - before.0),
+        each(now.1 - before.1),
     );
     Ok(())
 }
@@ -253,9 +277,9 @@ async fn run(directory: &Path, steps: Vec<usize>) -> Result<(), Error> {
     };
     let (seconds, bytes) = (number("LOAD_SECONDS", 5), number("LOAD_BYTES", 100));
     let port = leader(base).await?;
-    step(port, 64, 1, bytes as usize).await?;
+    step(&replicas, port, 64, 1, bytes as usize).await?;
     for clients in steps {
-        step(port, clients, seconds, bytes as usize).await?;
+        step(&replicas, port, clients, seconds, bytes as usize).await?;
     }
     Ok(())
 }

@@ -55,9 +55,6 @@ impl Rocks {
         options.set_bytes_per_sync(1 << 20);
         options.set_keep_log_file_num(4);
         options.set_max_log_file_size(16 << 20);
-        // One thread writes the log, another the state: they must not wait for each other's turn
-        // in the memory table.
-        options.set_enable_pipelined_write(false);
         options.set_max_open_files(512);
         let columns = Column::ALL.map(|column| {
             let options = match column {
