@@ -1,0 +1,413 @@
+//! The task that owns a Slicelet's Holder: carries inputs to it, and its actions out.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold_proto::command::Digest;
+use leasehold_proto::holder::{Action, Holder, HolderConfig, Input, Local, Part};
+use leasehold_proto::message::{Ready, ReadyAnswer};
+use leasehold_proto::wire::{AssignerMessage, LoadReport, RegisterReply, SliceLoad};
+use leasehold_proto::{ClockTime, HandoffId, PodAddress, Slice, limits};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::handler::{Callbacks, Cause, SliceInfo, Step};
+use super::link::{self, FromLink, Link, LinkConfig, LinkHandle};
+use super::peer::{self, Asked};
+use super::publish::{Changes, Publisher};
+use super::{Request, Shared, Status};
+use crate::error::{Error, ErrorKind};
+
+/// How often load is reported.
+const REPORT_PERIOD: Duration = Duration::from_secs(1);
+/// Destinations' calls that wait for an answer.
+const WAITING_CALLS: usize = limits::EARLY_HANDOFF_MESSAGES;
+/// How long a Slicelet that is shut down tries to say so.
+const CLOSE_TIME: Duration = Duration::from_secs(3);
+
+/// What tasks on the side report.
+pub(super) enum Event {
+    /// A `prepare` has returned.
+    Prepared(HandoffId),
+    /// An `acquire` has returned.
+    Acquired(u64),
+    /// A call to a source has ended, perhaps without an answer.
+    SaidReady(HandoffId, Option<ReadyAnswer>),
+}
+
+/// What a driver is told once.
+pub(super) struct DriverConfig {
+    pub(super) link: LinkConfig,
+    pub(super) drain_deadline: Duration,
+    pub(super) jitter_seed: u64,
+    pub(super) callbacks: Option<Callbacks>,
+}
+
+/// A frozen slice that waits for guards in flight.
+struct Draining {
+    slice: Slice,
+    until: ClockTime,
+}
+
+/// See the module's description.
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    config: DriverConfig,
+    holder: Holder,
+    publisher: Publisher,
+    line: Arc<LinkHandle>,
+    inputs: VecDeque<Input>,
+    wake_at: Option<ClockTime>,
+    draining: BTreeMap<HandoffId, Draining>,
+    /// Destinations' calls, until the Holder answers.
+    asked: BTreeMap<Ready, Vec<oneshot::Sender<ReadyAnswer>>>,
+    /// Handoffs about which a source is being called.
+    calling: BTreeSet<HandoffId>,
+    events: mpsc::UnboundedSender<Event>,
+    leaving: bool,
+    shut: bool,
+    reported: Instant,
+}
+
+/// What a driver listens to.
+pub(super) struct Sources {
+    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) asked: mpsc::Receiver<Asked>,
+    pub(super) drained: Arc<Notify>,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+impl Driver {
+    pub(super) fn spawn(
+        shared: Arc<Shared>,
+        config: DriverConfig,
+        publisher: Publisher,
+        sources: Sources,
+    ) -> JoinHandle<Result<(), Error>> {
+        let line = LinkHandle::new();
+        let (link_events, from_link) = mpsc::channel(256);
+        let link = Link::new(config.link.clone(), Arc::clone(&line), link_events);
+        // Bounded by what causes it: open handoffs and acquired slices.
+        let (events, side_events) = mpsc::unbounded_channel();
+        let holder = Holder::new(HolderConfig { jitter_seed: config.jitter_seed, ..HolderConfig::default() });
+        let driver = Driver {
+            shared,
+            config,
+            holder,
+            publisher,
+            line,
+            inputs: VecDeque::new(),
+            wake_at: None,
+            draining: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            calling: BTreeSet::new(),
+            events,
+            leaving: false,
+            shut: false,
+            reported: Instant::now(),
+        };
+        tokio::spawn(async move {
+            let link = tokio::spawn(link.run());
+            driver.run(link, from_link, side_events, sources).await
+        })
+    }
+
+    async fn run(
+        mut self,
+        link: JoinHandle<()>,
+        mut from_link: mpsc::Receiver<FromLink>,
+        mut side: mpsc::UnboundedReceiver<Event>,
+        mut sources: Sources,
+    ) -> Result<(), Error> {
+        let shared = Arc::clone(&self.shared);
+        let mut report = tokio::time::interval(REPORT_PERIOD);
+        report.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let next = self.next_wake();
+            let wake = async {
+                match next {
+                    Some(at) => shared.clock.lease().sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = sources.stop.wait_for(|stop| *stop) => break,
+                () = sources.drained.notified() => {}
+                Some(asked) = sources.asked.recv() => self.asked(asked),
+                Some(message) = from_link.recv() => self.received(message),
+                Some(event) = side.recv() => self.event(event),
+                Some(request) = sources.requests.recv() => self.request(request),
+                () = wake => self.inputs.push_back(Input::Wake),
+                _ = report.tick() => self.report_load(),
+            }
+            self.work();
+        }
+        // A line that goes on would register anew when it hears that the session was closed.
+        link.abort();
+        self.shut_down().await
+    }
+
+    /// The Holder's next wake-up or the end of the first drain.
+    fn next_wake(&self) -> Option<ClockTime> {
+        self.draining.values().map(|draining| draining.until).chain(self.wake_at).min()
+    }
+
+    /// Gives the Holder everything that there is for it.
+    fn work(&mut self) {
+        self.check_drains();
+        while let Some(input) = self.inputs.pop_front() {
+            // Read before the input is handled: renewals that follow take it as their `t0`.
+            let now = self.shared.clock.lease().for_t0();
+            let output = self.holder.handle(now, input);
+            self.wake_at = output.wake_at;
+            // What is published stands before anything is said or sent.
+            if output.changed {
+                self.publish();
+            }
+            for action in output.actions {
+                self.act(action);
+            }
+            self.check_drains();
+        }
+    }
+
+    fn publish(&mut self) {
+        let changes = self.publisher.publish(&self.holder, self.shut);
+        let session = self.holder.session().filter(|_| !self.shut);
+        self.shared.set_session(session);
+        self.tell_application(changes);
+        let mode = self.holder.view().map(|view| view.mode);
+        let (owned, local) = (self.publisher.owned(), self.holder.local().len());
+        let shut = self.shut;
+        self.shared.status.send_if_modified(|status| {
+            let new = Status { session, mode, owned, local, shut };
+            std::mem::replace(status, new) != new
+        });
+    }
+
+    fn tell_application(&mut self, changes: Changes) {
+        let Some(callbacks) = &mut self.config.callbacks else { return };
+        for slice in changes.release {
+            callbacks.call(Step::Release, slice, || {});
+        }
+        for (call, slice) in changes.acquire {
+            let events = self.events.clone();
+            callbacks.call(Step::Acquire, slice, move || drop(events.send(Event::Acquired(call))));
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Renew(renew) => {
+                self.shared.counters.renewals_sent.add(1);
+                self.line.send_renewal(renew);
+            }
+            Action::SayClosed(session) => {
+                let (config, line) = (self.config.link.clone(), Arc::clone(&self.line));
+                tokio::spawn(async move {
+                    if let Err(error) = link::say_closed(&config, &line, session).await {
+                        tracing::warn!(%session, %error, "cannot say that the closed session serves nothing any more");
+                    }
+                });
+            }
+            // The line registers anew by itself as soon as it hears that the session is over.
+            Action::Register => {}
+            Action::Prepare { handoff, slice, epoch, from: _, address } => {
+                if let Some(address) = address {
+                    peer::connect_early(&self.config.link.pool, address.as_str().to_owned());
+                }
+                match &mut self.config.callbacks {
+                    None => self.inputs.push_back(Input::Prepared(handoff)),
+                    Some(callbacks) => {
+                        let info = SliceInfo { slice, epoch, token: epoch.token(), cause: Cause::HandedOver };
+                        let events = self.events.clone();
+                        callbacks.call(Step::Prepare, info, move || drop(events.send(Event::Prepared(handoff))));
+                    }
+                }
+            }
+            Action::SendReady(ready, address) => self.say_ready(ready, address),
+            Action::AnswerReady(ready, answer) => {
+                for reply in self.asked.remove(&ready).unwrap_or_default() {
+                    // A destination that has gone away asks again.
+                    let _ = reply.send(answer);
+                }
+            }
+            Action::Freeze { handoff, slice } => {
+                let until = self.shared.clock.lease().for_check() + self.config.drain_deadline;
+                self.draining.insert(handoff, Draining { slice, until });
+            }
+        }
+    }
+
+    /// Says *ready*, unless the last time is still being answered.
+    fn say_ready(&mut self, ready: Ready, address: Option<PodAddress>) {
+        let Some(address) = address else { return };
+        if !self.calling.insert(ready.handoff) {
+            return;
+        }
+        let (pool, events) = (self.config.link.pool.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let answer = peer::say_ready(pool, address.as_str().to_owned(), ready).await;
+            // Nobody listens any more only when the Slicelet is gone.
+            let _ = events.send(Event::SaidReady(ready.handoff, answer));
+        });
+    }
+
+    /// Ends the drains that have nothing in flight any more, or no time left.
+    fn check_drains(&mut self) {
+        if self.draining.is_empty() {
+            return;
+        }
+        let now = self.shared.clock.lease().for_check();
+        let mut done = Vec::new();
+        for (handoff, draining) in &self.draining {
+            let idle = self.publisher.is_drained(draining.slice);
+            if !idle && now < draining.until {
+                continue;
+            }
+            // A handoff that was refused meanwhile is no longer frozen, and its guards are good.
+            let frozen = |local: &Local| local.part == Part::Frozen(*handoff);
+            if !idle && self.holder.local().iter().any(frozen) {
+                tracing::warn!(slice = %draining.slice, "requests in flight are cut off: the drain deadline has passed");
+                self.shared.counters.drains_cut_off.add(1);
+                self.publisher.cut_off(draining.slice);
+            }
+            done.push(*handoff);
+        }
+        for handoff in done {
+            self.draining.remove(&handoff);
+            self.inputs.push_back(Input::Drained(handoff, Digest::EMPTY));
+        }
+    }
+
+    fn received(&mut self, message: FromLink) {
+        match message {
+            FromLink::Registered(reply) => self.registered(reply),
+            FromLink::Message(AssignerMessage::Renewed(renewed)) => {
+                self.shared.counters.renewals_answered.add(1);
+                self.inputs.push_back(Input::Renewed(renewed));
+            }
+            FromLink::Message(AssignerMessage::Pushed { session, update }) => {
+                self.inputs.push_back(Input::Pushed(session, update));
+            }
+            FromLink::Message(AssignerMessage::Closed { session, .. }) => self.inputs.push_back(Input::Closed(session)),
+            FromLink::Message(AssignerMessage::Refused { .. }) => {}
+        }
+    }
+
+    fn registered(&mut self, reply: RegisterReply) {
+        tracing::info!(session = %reply.session, ttl = ?reply.ttl, "registered");
+        self.shared.counters.registrations.add(1);
+        // The settings hold for this session: a Holder made with them begins where the last one,
+        // whose session is over, has ended.
+        self.holder = Holder::new(HolderConfig {
+            on_lapse: reply.on_lapse,
+            handoff_deadline: reply.handoff_deadline,
+            jitter_seed: self.config.jitter_seed,
+            ..HolderConfig::default()
+        });
+        self.publisher.configure(reply.on_lapse, reply.key_hash);
+        self.draining.clear();
+        self.asked.clear();
+        let RegisterReply { session, ttl, not_before, .. } = reply;
+        if self.leaving {
+            self.inputs.push_back(Input::HurryHandoffs);
+            self.ask_to_drain(Instant::now() + ttl, None);
+        }
+        self.inputs.push_back(Input::Registered { session, ttl, not_before });
+    }
+
+    fn asked(&mut self, asked: Asked) {
+        let waiting: usize = self.asked.values().map(Vec::len).sum();
+        if waiting < WAITING_CALLS {
+            let ready = asked.ready;
+            let calls = self.asked.entry(ready).or_default();
+            calls.retain(|call| !call.is_closed());
+            calls.push(asked.reply);
+            self.inputs.push_back(Input::Ready(ready));
+        } else {
+            // The caller is told that its call was dropped, and calls again.
+            self.asked.retain(|_, calls| {
+                calls.retain(|call| !call.is_closed());
+                !calls.is_empty()
+            });
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Prepared(handoff) => self.inputs.push_back(Input::Prepared(handoff)),
+            Event::Acquired(call) => self.publisher.acquired(call),
+            Event::SaidReady(handoff, answer) => {
+                self.calling.remove(&handoff);
+                self.inputs.extend(answer.map(Input::ReadyAnswered));
+            }
+        }
+    }
+
+    fn request(&mut self, request: Request) {
+        match request {
+            Request::Drain { until, reply } => {
+                self.leaving = true;
+                self.inputs.push_back(Input::HurryHandoffs);
+                self.ask_to_drain(until, Some(reply));
+            }
+        }
+    }
+
+    fn ask_to_drain(&self, until: Instant, reply: Option<oneshot::Sender<Result<(), Error>>>) {
+        let (config, line) = (self.config.link.clone(), Arc::clone(&self.line));
+        tokio::spawn(async move {
+            let result = link::drain(&config, &line, until).await;
+            if let Some(reply) = reply {
+                let _ = reply.send(result);
+            }
+        });
+    }
+
+    fn report_load(&mut self) {
+        let now = Instant::now();
+        let seconds = (now - self.reported).as_secs_f64();
+        let Some(session) = self.holder.session() else { return };
+        if seconds <= 0.0 {
+            return;
+        }
+        self.reported = now;
+        let load: Vec<(Slice, u64)> = self.publisher.take_load();
+        self.shared.counters.guards.add(load.iter().map(|(_, asked)| asked).sum());
+        let used: Vec<SliceLoad> = load
+            .into_iter()
+            .filter(|(_, asked)| *asked > 0)
+            .map(|(slice, asked)| SliceLoad {
+                slice,
+                load_per_s: asked as f64 / seconds,
+                state_bytes: 0,
+                hot_keys: Vec::new(),
+            })
+            .collect();
+        for loads in used.chunks(limits::LOADS_PER_REPORT) {
+            self.line.send_report(LoadReport { session, loads: loads.to_vec() });
+        }
+    }
+
+    /// ◆ First every check fails for ever, then the Assigner is told.
+    async fn shut_down(mut self) -> Result<(), Error> {
+        self.shut = true;
+        self.inputs.clear();
+        self.inputs.push_back(Input::Shutdown);
+        self.work();
+        let line = Arc::clone(&self.line);
+        let callbacks = self.config.callbacks.as_ref().map(Callbacks::idle);
+        let closed = link::close(&self.config.link, &line, Instant::now() + CLOSE_TIME).await;
+        if let Some(idle) = callbacks {
+            idle.await;
+        }
+        closed.map_err(|error| {
+            let text = format!("closed here, but the Assigner was not told ({error}); the lease will expire");
+            Error::new(ErrorKind::Unavailable, text)
+        })
+    }
+}
