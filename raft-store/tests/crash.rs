@@ -162,6 +162,20 @@ async fn open_follower(directory: &Path, address: &str) -> (RaftNode, Map) {
     (node, map)
 }
 
+/// The state of a replica that nobody talks to.
+async fn at_rest(directory: &Path, address: &str) -> (u64, BTreeMap<Vec<u8>, Vec<u8>>) {
+    let mut config = RaftConfig::new("test", 2, address);
+    tune(&mut config);
+    let map = Map::default();
+    let node = RaftNode::start(config, Storage::Disk(directory.to_owned()), map.clone())
+        .await
+        .expect("a killed replica starts again");
+    let applied = node.status().applied.map_or(0, |p| p.index);
+    let content = map.content();
+    node.shutdown().await;
+    (applied, content)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_killed_while_it_installs_snapshots_ends_up_equal() {
     let mut random = Random::new();
@@ -180,17 +194,35 @@ async fn a_replica_killed_while_it_installs_snapshots_ends_up_equal() {
     })
     .await;
     tokio::task::spawn_blocking(move || kill_after(first, Duration::ZERO)).await.expect("killed");
-    for round in 0..10 {
+    // What the state was at each position, so that a half-installed one is noticed before the
+    // next snapshot covers it.
+    let mut history = BTreeMap::from([(0, BTreeMap::new())]);
+    let mut installed = 0;
+    for round in 0..16 {
         // Enough that the log the follower needs is gone; large enough that installing takes time.
-        for i in 0..60 {
-            let value = "v".repeat(20_000 + i);
-            leader.propose(&format!("k{:04}={round}{value}", random.below(300))).await;
+        for i in 0..50 {
+            let value = "v".repeat(50_000 + i);
+            let command = format!("k{:04}={round}{value}", random.below(200));
+            let (at, _) = leader.propose(&command).await;
+            if i > 35 {
+                history.insert(at.index, leader.map(1).content());
+            }
         }
         let child = spawn("follower", &arguments);
-        let delay = Duration::from_millis(random.below(600));
+        let delay = Duration::from_millis(100 + random.below(500));
         let killed = tokio::task::spawn_blocking(move || kill_after(child, delay));
         killed.await.expect("killed");
+
+        let (applied, content) = at_rest(&directory, &address).await;
+        let known = history.get(&applied);
+        if let Some(expected) = known {
+            installed += u64::from(applied > 0);
+            assert!(content == *expected, "round {round}: not the state at {applied}");
+        }
+        let oldest = applied.saturating_sub(1);
+        history.retain(|index, _| *index > oldest);
     }
+    assert!(installed > 0, "not one known state was met");
     let (at, _) = leader.propose("last=1").await;
     let (node, map) = open_follower(&directory, &address).await;
     let mut applied = node.applied();
