@@ -73,7 +73,10 @@ impl tonic::server::UnaryService<Bytes> for Propose {
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         let node = self.0.clone();
         Box::pin(async move {
-            match node.propose(request.into_inner(), None, Duration::from_secs(10)).await {
+            match node
+                .propose(request.into_inner(), None, Duration::from_secs(10))
+                .await
+            {
                 Ok((_, reply)) => Ok(Response::new(reply)),
                 Err(error @ ProposeError::NotLeader { .. }) => {
                     Err(Status::failed_precondition(error.to_string()))
@@ -116,9 +119,18 @@ async fn replica(id: u64, directory: PathBuf, base: u16) -> Result<(), Error> {
     let peers = TcpListener::bind(address(id)).await?;
     let clients = TcpListener::bind(format!("127.0.0.1:{}", peer_port(base, id) + 10)).await?;
     let node = RaftNode::start(config, Storage::Disk(directory), Registers).await?;
-    let serving = tokio::spawn(serve_peers(peers, node.grpc_service(), std::future::pending()));
+    let serving = tokio::spawn(serve_peers(
+        peers,
+        node.grpc_service(),
+        std::future::pending(),
+    ));
     if id == 1 {
-        node.bootstrap((1..=3).map(|id| (id, address(id))).collect::<BTreeMap<_, _>>()).await?;
+        node.bootstrap(
+            (1..=3)
+                .map(|id| (id, address(id)))
+                .collect::<BTreeMap<_, _>>(),
+        )
+        .await?;
     }
     let status = node.clone();
     tokio::spawn(async move {
@@ -139,9 +151,8 @@ async fn replica(id: u64, directory: PathBuf, base: u16) -> Result<(), Error> {
         }
     });
     // Without it the second small frame waits for the acknowledgement of the first, 40 ms.
-    let incoming = tokio_stream::wrappers::TcpListenerStream::new(clients).map(|accepted| {
-        accepted.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
-    });
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(clients)
+        .map(|accepted| accepted.and_then(|stream| stream.set_nodelay(true).map(|()| stream)));
     Server::builder()
         .initial_connection_window_size(WINDOW)
         .add_service(Load(node))
@@ -153,10 +164,14 @@ async fn replica(id: u64, directory: PathBuf, base: u16) -> Result<(), Error> {
 
 async fn ask(channel: &Channel, command: Bytes) -> Result<(), Status> {
     let mut grpc = tonic::client::Grpc::new(channel.clone());
-    grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
+    grpc.ready()
+        .await
+        .map_err(|e| Status::unavailable(e.to_string()))?;
     let path = http::uri::PathAndQuery::from_static(PATH);
     let codec = ProstCodec::<Bytes, Bytes>::default();
-    grpc.unary(Request::new(command), path, codec).await.map(|_| ())
+    grpc.unary(Request::new(command), path, codec)
+        .await
+        .map(|_| ())
 }
 
 async fn dial(port: u16) -> Result<Channel, Error> {
@@ -185,8 +200,15 @@ async fn leader(base: u16) -> Result<u16, Error> {
 /// Processor time that a process has used, from `/proc`; 0 where there is none.
 fn cpu(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
-    let ticks: u64 = fields.skip(11).take(2).filter_map(|f| f.parse::<u64>().ok()).sum();
+    let fields = stat
+        .rsplit_once(')')
+        .map_or("", |(_, rest)| rest)
+        .split_whitespace();
+    let ticks: u64 = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|f| f.parse::<u64>().ok())
+        .sum();
     Duration::from_millis(ticks * 10)
 }
 
@@ -216,7 +238,9 @@ async fn step(
                 let mut latencies = Vec::new();
                 let mut number = client as u64;
                 while !stop.load(Ordering::Relaxed) {
-                    number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    number = number
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
                     let mut command = vec![b'x'; bytes.max(8)];
                     command[..8].copy_from_slice(&number.to_be_bytes());
                     let sent = Instant::now();
@@ -273,7 +297,10 @@ async fn run(directory: &Path, steps: Vec<usize>) -> Result<(), Error> {
         replicas.0.push(child);
     }
     let number = |name: &str, default| {
-        std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+        std::env::var(name)
+            .ok()
+            .and_then(|v| v.parse().ok())
+            .unwrap_or(default)
     };
     let (seconds, bytes) = (number("LOAD_SECONDS", 5), number("LOAD_BYTES", 100));
     let port = leader(base).await?;
@@ -289,7 +316,10 @@ fn main() -> Result<(), Error> {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
-    let threads = std::env::var("LOAD_THREADS").ok().and_then(|t| t.parse().ok()).unwrap_or(2);
+    let threads = std::env::var("LOAD_THREADS")
+        .ok()
+        .and_then(|t| t.parse().ok())
+        .unwrap_or(2);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .enable_all()
@@ -300,7 +330,10 @@ fn main() -> Result<(), Error> {
     {
         return runtime.block_on(replica(id.parse()?, directory.into(), base.parse()?));
     }
-    let mut steps: Vec<usize> = arguments.iter().map(|a| a.parse()).collect::<Result<_, _>>()?;
+    let mut steps: Vec<usize> = arguments
+        .iter()
+        .map(|a| a.parse())
+        .collect::<Result<_, _>>()?;
     if steps.is_empty() {
         steps = vec![1, 64, 512];
     }

@@ -25,7 +25,10 @@ impl From<Malformed> for std::io::Error {
 const MAX_MEMBERS: usize = 256;
 
 pub(crate) fn log_id_to(id: &LogId) -> wire::LogId {
-    wire::LogId { term: id.leader_id.term, index: id.index }
+    wire::LogId {
+        term: id.leader_id.term,
+        index: id.index,
+    }
 }
 
 pub(crate) fn log_id_from(id: wire::LogId) -> LogId {
@@ -42,7 +45,10 @@ pub(crate) fn vote_to(vote: &Vote) -> wire::Vote {
 
 pub(crate) fn vote_from(vote: Option<wire::Vote>) -> Result<Vote, Malformed> {
     let vote = vote.ok_or(Malformed("no vote"))?;
-    let leader = LeaderId { term: vote.term, voted_for: vote.node };
+    let leader = LeaderId {
+        term: vote.term,
+        voted_for: vote.node,
+    };
     Ok(Vote::from_leader_id(leader, vote.committed))
 }
 
@@ -62,12 +68,18 @@ pub(crate) fn entry_to(entry: &Entry) -> wire::LogEntry {
 
 pub(crate) fn entry_from(entry: wire::LogEntry) -> Result<Entry, Malformed> {
     use wire::log_entry::Payload;
-    let payload = match entry.payload.ok_or(Malformed("an entry without a payload"))? {
+    let payload = match entry
+        .payload
+        .ok_or(Malformed("an entry without a payload"))?
+    {
         Payload::Blank(_) => EntryPayload::Blank,
         Payload::Command(bytes) => EntryPayload::Normal(Command(bytes)),
         Payload::Membership(m) => EntryPayload::Membership(membership_from(m)?),
     };
-    Ok(Entry { log_id: log_id(entry.term, entry.index), payload })
+    Ok(Entry {
+        log_id: log_id(entry.term, entry.index),
+        payload,
+    })
 }
 
 /// Entries as a peer sent them: each follows the one before, terms do not fall.
@@ -96,7 +108,9 @@ pub(crate) fn membership_to(m: &Membership) -> wire::Membership {
     let voter_sets = m
         .get_joint_config()
         .iter()
-        .map(|set| wire::VoterSet { ids: set.iter().copied().collect() })
+        .map(|set| wire::VoterSet {
+            ids: set.iter().copied().collect(),
+        })
         .collect();
     let nodes = m
         .nodes()
@@ -116,12 +130,23 @@ pub(crate) fn membership_from(m: wire::Membership) -> Result<Membership, Malform
     if too_many {
         return Err(Malformed("a membership beyond the bounds"));
     }
-    let sets: Vec<BTreeSet<u64>> =
-        m.voter_sets.into_iter().map(|s| s.ids.into_iter().collect()).collect();
+    let sets: Vec<BTreeSet<u64>> = m
+        .voter_sets
+        .into_iter()
+        .map(|s| s.ids.into_iter().collect())
+        .collect();
     let nodes: BTreeMap<u64, Peer> = m
         .nodes
         .into_iter()
-        .map(|n| (n.id, Peer { address: n.address, disk: n.disk.to_vec() }))
+        .map(|n| {
+            (
+                n.id,
+                Peer {
+                    address: n.address,
+                    disk: n.disk.to_vec(),
+                },
+            )
+        })
         .collect();
     if sets.is_empty() && nodes.is_empty() {
         // Of a node that has not joined yet.
@@ -140,7 +165,9 @@ pub(crate) fn stored_membership_to(m: &StoredMembership) -> wire::StoredMembersh
 pub(crate) fn stored_membership_from(
     m: Option<wire::StoredMembership>,
 ) -> Result<StoredMembership, Malformed> {
-    let Some(m) = m else { return Ok(StoredMembership::default()) };
+    let Some(m) = m else {
+        return Ok(StoredMembership::default());
+    };
     let membership = membership_from(m.membership.unwrap_or_default())?;
     Ok(StoredMembership::new(m.log_id.map(log_id_from), membership))
 }
@@ -152,21 +179,30 @@ mod tests {
 
     fn entry(term: u64, index: u64) -> wire::LogEntry {
         let payload = wire::log_entry::Payload::Command(Bytes::from_static(b"x"));
-        wire::LogEntry { term, index, payload: Some(payload) }
+        wire::LogEntry {
+            term,
+            index,
+            payload: Some(payload),
+        }
     }
 
     #[test]
     fn entries_survive_the_round_trip() {
-        let peer = Peer { address: "h:1".into(), disk: vec![1, 2] };
+        let peer = Peer {
+            address: "h:1".into(),
+            disk: vec![1, 2],
+        };
         let nodes = BTreeMap::from([(1, peer.clone()), (2, peer)]);
-        let membership =
-            Membership::new(vec![BTreeSet::from([1])], nodes).expect("a membership");
+        let membership = Membership::new(vec![BTreeSet::from([1])], nodes).expect("a membership");
         for payload in [
             EntryPayload::Blank,
             EntryPayload::Normal(Command(Bytes::from_static(b"abc"))),
             EntryPayload::Membership(membership),
         ] {
-            let entry = Entry { log_id: log_id(3, 9), payload };
+            let entry = Entry {
+                log_id: log_id(3, 9),
+                payload,
+            };
             let back = entry_from(entry_to(&entry)).expect("a round trip");
             assert_eq!(back.log_id, entry.log_id);
             assert!(back.payload == entry.payload);
@@ -180,7 +216,11 @@ mod tests {
         assert!(entries_from(Some(log_id(2, 4)), vec![entry(2, 6)]).is_err());
         assert!(entries_from(Some(log_id(2, 4)), vec![entry(1, 5)]).is_err());
         assert!(entries_from(Some(log_id(2, u64::MAX)), vec![entry(2, 0)]).is_err());
-        let bare = wire::LogEntry { term: 1, index: 0, payload: None };
+        let bare = wire::LogEntry {
+            term: 1,
+            index: 0,
+            payload: None,
+        };
         assert!(entries_from(None, vec![bare]).is_err());
         assert!(vote_from(None).is_err());
     }

@@ -195,9 +195,11 @@ mod tests {
         assert_eq!(c.enable_leader_restore, Some(false));
         assert_eq!(c.enable_pre_vote, Some(true));
         assert_eq!(c.quorum_loss_probe_interval, Some(1200));
-        c.validate().expect("the library accepts the default profile");
+        c.validate()
+            .expect("the library accepts the default profile");
         let fast = RaftConfig::fast("c", 1, "a:1").raft_config();
-        fast.validate().expect("the library accepts the fast profile");
+        fast.validate()
+            .expect("the library accepts the fast profile");
     }
 
     #[test]
@@ -205,7 +207,9 @@ mod tests {
         let slow = RaftConfig::new("c", 1, "a:1");
         assert!(slow.check_ttl(Duration::from_secs(3)).is_ok());
         assert!(slow.check_ttl(Duration::from_millis(1680)).is_ok());
-        let why = slow.check_ttl(Duration::from_millis(1679)).expect_err("too short");
+        let why = slow
+            .check_ttl(Duration::from_millis(1679))
+            .expect_err("too short");
         assert!(why.contains("1679 ms") && why.contains("1681 ms"), "{why}");
         let fast = RaftConfig::fast("c", 1, "a:1");
         assert!(fast.check_ttl(Duration::from_secs(1)).is_ok());
@@ -216,9 +220,37 @@ mod tests {
     fn nonsense_is_refused() {
         let good = RaftConfig::new("c", 1, "a:1");
         assert!(good.validate().is_ok());
-        assert!(RaftConfig { heartbeat_ms: 300, ..good.clone() }.validate().is_err());
-        assert!(RaftConfig { election_ms: (300, 300), ..good.clone() }.validate().is_err());
-        assert!(RaftConfig { cluster: String::new(), ..good.clone() }.validate().is_err());
-        assert!(RaftConfig { max_in_flight: 0, ..good }.validate().is_err());
+        assert!(
+            RaftConfig {
+                heartbeat_ms: 300,
+                ..good.clone()
+            }
+            .validate()
+            .is_err()
+        );
+        assert!(
+            RaftConfig {
+                election_ms: (300, 300),
+                ..good.clone()
+            }
+            .validate()
+            .is_err()
+        );
+        assert!(
+            RaftConfig {
+                cluster: String::new(),
+                ..good.clone()
+            }
+            .validate()
+            .is_err()
+        );
+        assert!(
+            RaftConfig {
+                max_in_flight: 0,
+                ..good
+            }
+            .validate()
+            .is_err()
+        );
     }
 }

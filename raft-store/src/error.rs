@@ -23,7 +23,9 @@ pub enum StartError {
         advice: &'static str,
     },
     /// The directory is ours, but its content cannot be trusted.
-    #[error("{path}: {found}; restore this directory from a copy, or remove this node from the cluster and add a new one under a new number")]
+    #[error(
+        "{path}: {found}; restore this directory from a copy, or remove this node from the cluster and add a new one under a new number"
+    )]
     Corrupt {
         /// The data directory.
         path: PathBuf,
@@ -31,7 +33,9 @@ pub enum StartError {
         found: String,
     },
     /// The directory was written by a newer version.
-    #[error("{path}: written in format {found}, this program knows formats up to {known}; start a newer version")]
+    #[error(
+        "{path}: written in format {found}, this program knows formats up to {known}; start a newer version"
+    )]
     Newer {
         /// The data directory.
         path: PathBuf,
@@ -41,7 +45,9 @@ pub enum StartError {
         known: u32,
     },
     /// Another process (or another node in this process) uses the directory.
-    #[error("{path}: in use by another process; stop it first, two processes on one directory would destroy it")]
+    #[error(
+        "{path}: in use by another process; stop it first, two processes on one directory would destroy it"
+    )]
     Locked {
         /// The data directory.
         path: PathBuf,

@@ -1,6 +1,8 @@
 //! Peers: who is dialled, on which connection, and what both sides check.
 
 pub(crate) mod client;
+#[cfg(test)]
+mod hostile;
 pub(crate) mod pool;
 pub(crate) mod server;
 

@@ -9,7 +9,8 @@ pub(crate) mod status;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 use tokio::net::TcpListener;
@@ -23,7 +24,6 @@ use crate::network::client::Sender;
 use crate::network::server::{PeerService, Receiver};
 use crate::raft_types::Raft;
 use crate::store::kv::Kv;
-use crate::store::log::LogStore;
 use crate::store::machine::Machine;
 use crate::store::sync::Syncer;
 use crate::wire::raft_peer_server::RaftPeerServer;
@@ -53,7 +53,7 @@ struct Inner {
     raft: Raft<Machine>,
     receiver: Arc<Receiver>,
     sender: Arc<Sender>,
-    log: LogStore,
+    entries_appended: Arc<AtomicU64>,
     syncer: Arc<Syncer>,
     /// Taken at shutdown, so that the database closes while the process lives.
     kv: parking_lot::Mutex<Option<Arc<dyn Kv>>>,
@@ -127,6 +127,7 @@ impl RaftNode {
         }
         let syncer = Arc::clone(&self.inner.syncer);
         let kv = self.inner.kv.lock().take();
+        let held = kv.as_ref().map(Arc::downgrade);
         let close = move || {
             syncer.close();
             if let Some(kv) = kv {
@@ -141,14 +142,35 @@ impl RaftNode {
         } else if tokio::task::spawn_blocking(close).await.is_err() {
             tracing::error!("closing the store failed");
         }
+        if let Some(held) = held {
+            released(&held).await;
+        }
     }
 
     fn leader_hint(&self) -> Option<(crate::NodeId, String)> {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
         let id = metrics.current_leader?;
         let membership = metrics.membership_config.membership();
-        Some((id, membership.get_node(&id).map(|p| p.address.clone()).unwrap_or_default()))
+        Some((
+            id,
+            membership
+                .get_node(&id)
+                .map(|p| p.address.clone())
+                .unwrap_or_default(),
+        ))
     }
+}
+
+/// Wait until the library's last task, or a running export, has let go of the store: only then
+/// can another node open it.
+async fn released(store: &std::sync::Weak<dyn Kv>) {
+    for _ in 0..5000 {
+        if store.strong_count() == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tracing::warn!("the store is still in use after the replica has ended");
 }
 
 /// Serve a node's peers on `listener` until `stop` completes.

@@ -93,11 +93,17 @@ impl<T: OptionalSend + 'static> Responder<TypeConfig, T> for Answer<T> {
 }
 
 pub(crate) fn log_id(term: u64, index: u64) -> LogId {
-    LogId { leader_id: CommittedLeaderId { term }, index }
+    LogId {
+        leader_id: CommittedLeaderId { term },
+        index,
+    }
 }
 
 pub(crate) fn position(id: &LogId) -> LogPosition {
-    LogPosition { term: id.leader_id.term, index: id.index }
+    LogPosition {
+        term: id.leader_id.term,
+        index: id.index,
+    }
 }
 
 /// The library's handle on a running node.

@@ -22,7 +22,9 @@ struct Random(u64);
 
 impl Random {
     fn new() -> Self {
-        let given = std::env::var("LEASEHOLD_SEED").ok().and_then(|s| s.parse().ok());
+        let given = std::env::var("LEASEHOLD_SEED")
+            .ok()
+            .and_then(|s| s.parse().ok());
         let seed: u64 = given.unwrap_or_else(rand::random);
         eprintln!("LEASEHOLD_SEED={seed}");
         Self(seed | 1)
@@ -57,7 +59,9 @@ fn spawn(mode: &str, arguments: &[(&str, String)]) -> Child {
 /// Not a test of its own: what the other tests run and kill.
 #[test]
 fn child() {
-    let Ok(mode) = std::env::var(MODE) else { return };
+    let Ok(mode) = std::env::var(MODE) else {
+        return;
+    };
     let variable = |name: &str| std::env::var(name).expect("an argument");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let directory = PathBuf::from(variable("DIRECTORY"));
@@ -100,7 +104,9 @@ fn kill_after(mut child: Child, delay: Duration) -> Option<usize> {
     let output = child.stdout.take().expect("its output");
     let reading = std::thread::spawn(move || {
         let numbers = BufReader::new(output).lines().map_while(Result::ok);
-        numbers.filter_map(|l| l.strip_prefix("acknowledged ")?.parse().ok()).last()
+        numbers
+            .filter_map(|l| l.strip_prefix("acknowledged ")?.parse().ok())
+            .last()
     });
     std::thread::sleep(delay);
     child.kill().expect("killed");
@@ -134,10 +140,16 @@ async fn what_was_acknowledged_survives_every_kill() {
             assert_eq!(value, expected.as_bytes(), "round {round}");
         }
         let snapshots = std::fs::read_dir(directory.join("snapshots")).expect("a listing");
-        assert!(snapshots.count() <= 1, "old and unfinished snapshots are deleted");
+        assert!(
+            snapshots.count() <= 1,
+            "old and unfinished snapshots are deleted"
+        );
         node.shutdown().await;
     }
-    assert!(acknowledged.is_some_and(|n| n > 40), "snapshots were taken: {acknowledged:?}");
+    assert!(
+        acknowledged.is_some_and(|n| n > 40),
+        "snapshots were taken: {acknowledged:?}"
+    );
 }
 
 /// A replica of somebody else's cluster, for ever.
@@ -158,7 +170,11 @@ async fn open_follower(directory: &Path, address: &str) -> (RaftNode, Map) {
     let node = RaftNode::start(config, Storage::Disk(directory.to_owned()), map.clone())
         .await
         .expect("a killed replica starts again");
-    tokio::spawn(serve_peers(listener, node.grpc_service(), std::future::pending()));
+    tokio::spawn(serve_peers(
+        listener,
+        node.grpc_service(),
+        std::future::pending(),
+    ));
     (node, map)
 }
 
@@ -185,15 +201,19 @@ async fn a_replica_killed_while_it_installs_snapshots_ends_up_equal() {
     let address = free.local_addr().expect("an address").to_string();
     drop(free);
     let mut leader = Cluster::formed(1, tune).await;
-    let arguments =
-        [("DIRECTORY", directory.display().to_string()), ("ADDRESS", address.clone())];
+    let arguments = [
+        ("DIRECTORY", directory.display().to_string()),
+        ("ADDRESS", address.clone()),
+    ];
 
     let first = spawn("follower", &arguments);
     until("the follower answers", || async {
         leader.node(1).add_learner(2, &address).await.ok()
     })
     .await;
-    tokio::task::spawn_blocking(move || kill_after(first, Duration::ZERO)).await.expect("killed");
+    tokio::task::spawn_blocking(move || kill_after(first, Duration::ZERO))
+        .await
+        .expect("killed");
     // What the state was at each position, so that a half-installed one is noticed before the
     // next snapshot covers it.
     let mut history = BTreeMap::from([(0, BTreeMap::new())]);
@@ -217,7 +237,10 @@ async fn a_replica_killed_while_it_installs_snapshots_ends_up_equal() {
         let known = history.get(&applied);
         if let Some(expected) = known {
             installed += u64::from(applied > 0);
-            assert!(content == *expected, "round {round}: not the state at {applied}");
+            assert!(
+                content == *expected,
+                "round {round}: not the state at {applied}"
+            );
         }
         let oldest = applied.saturating_sub(1);
         history.retain(|index, _| *index > oldest);
@@ -227,7 +250,10 @@ async fn a_replica_killed_while_it_installs_snapshots_ends_up_equal() {
     let (node, map) = open_follower(&directory, &address).await;
     let mut applied = node.applied();
     let reached = applied.wait_for(|p| p.is_some_and(|p| p.index >= at.index));
-    tokio::time::timeout(PATIENCE, reached).await.expect("it catches up").expect("it lives");
+    tokio::time::timeout(PATIENCE, reached)
+        .await
+        .expect("it catches up")
+        .expect("it lives");
     assert!(map.content() == leader.map(1).content());
     node.shutdown().await;
     leader.stop(1).await;
@@ -238,10 +264,16 @@ async fn three_replicas_on_disk_restart_together() {
     let root = tempfile::tempdir().expect("a directory");
     let mut cluster = Cluster::new(|c| c.snapshot_every_entries = 50);
     for id in 1..=3 {
-        cluster.disks.insert(id, Disk::Directory(root.path().join(id.to_string())));
+        cluster
+            .disks
+            .insert(id, Disk::Directory(root.path().join(id.to_string())));
         cluster.start(id).await;
     }
-    cluster.node(1).bootstrap(cluster.members()).await.expect("formed");
+    cluster
+        .node(1)
+        .bootstrap(cluster.members())
+        .await
+        .expect("formed");
     for i in 0..120 {
         cluster.propose(&format!("k{i}={i}")).await;
     }

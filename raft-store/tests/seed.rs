@@ -8,7 +8,9 @@ use leasehold_raft_store::{LogPosition, RaftNode, StartError, restore_records};
 use support::{Cluster, Disk, Map};
 
 fn records() -> Vec<std::io::Result<(Vec<u8>, Vec<u8>)>> {
-    (0..500).map(|i| Ok((format!("k{i:03}").into_bytes(), vec![b'v'; 1000]))).collect()
+    (0..500)
+        .map(|i| Ok((format!("k{i:03}").into_bytes(), vec![b'v'; 1000])))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -18,7 +20,10 @@ async fn members_that_join_a_seeded_node_have_its_records() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = free.local_addr().expect("an address").to_string();
     drop(free);
-    let at = LogPosition { term: 7, index: 1000 };
+    let at = LogPosition {
+        term: 7,
+        index: 1000,
+    };
     restore_records(&seeded, "test", 1, &address, at, records().into_iter()).expect("seeded");
 
     let mut cluster = Cluster::new(|_| {});
@@ -28,10 +33,16 @@ async fn members_that_join_a_seeded_node_have_its_records() {
     assert_eq!(cluster.map(1).content().len(), 500);
     assert_eq!(cluster.leader().await, 1);
     for id in [2, 3] {
-        cluster.disks.insert(id, Disk::Directory(root.path().join(id.to_string())));
+        cluster
+            .disks
+            .insert(id, Disk::Directory(root.path().join(id.to_string())));
         cluster.start(id).await;
         let address = cluster.addresses[&id].clone();
-        cluster.node(1).add_learner(id, &address).await.expect("added");
+        cluster
+            .node(1)
+            .add_learner(id, &address)
+            .await
+            .expect("added");
         cluster.node(1).promote(id).await.expect("promoted");
     }
     let (position, _) = cluster.propose("k500=new").await;
@@ -43,7 +54,10 @@ async fn members_that_join_a_seeded_node_have_its_records() {
     cluster.shutdown().await;
 
     let again = restore_records(&seeded, "test", 1, "h:1", at, records().into_iter());
-    assert!(matches!(again, Err(StartError::Foreign { .. })), "{again:?}");
+    assert!(
+        matches!(again, Err(StartError::Foreign { .. })),
+        "{again:?}"
+    );
 }
 
 #[tokio::test]

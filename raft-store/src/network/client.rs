@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
+use openraft::OptionalSend;
 use openraft::error::{
     NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
 };
@@ -17,7 +18,6 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
     StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft::OptionalSend;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tonic::{Code, Status};
@@ -61,7 +61,9 @@ impl Sender {
         patience: Duration,
     ) -> Result<wire::IdentifyReply, String> {
         let mut client = self.client(to, address, Lane::Control);
-        let request = wire::IdentifyRequest { cluster: self.cluster.clone() };
+        let request = wire::IdentifyRequest {
+            cluster: self.cluster.clone(),
+        };
         match tokio::time::timeout(patience, client.identify(request)).await {
             Ok(Ok(reply)) => {
                 self.pool.answered(to, Lane::Control);
@@ -84,7 +86,12 @@ pub(crate) struct Network(pub(crate) Arc<Sender>);
 
 impl Network {
     fn connection(&self, to: NodeId, peer: &Peer, append_lane: Lane) -> Connection {
-        Connection { sender: Arc::clone(&self.0), to, peer: peer.clone(), append_lane }
+        Connection {
+            sender: Arc::clone(&self.0),
+            to,
+            peer: peer.clone(),
+            append_lane,
+        }
     }
 }
 
@@ -163,7 +170,12 @@ impl Connection {
 
     fn timeout(&self, lane: Lane, action: RPCTypes, timeout: Duration) -> RpcError {
         self.sender.pool.failed(self.to, lane);
-        RPCError::Timeout(Timeout { action, id: self.sender.me, target: self.to, timeout })
+        RPCError::Timeout(Timeout {
+            action,
+            id: self.sender.me,
+            target: self.to,
+            timeout,
+        })
     }
 
     fn malformed(what: &'static str) -> RpcError {
@@ -186,7 +198,9 @@ impl Connection {
         };
         let mut client = self.client(Lane::Control);
         let asking = client.vote(message);
-        let reply = self.ask(Lane::Control, RPCTypes::Vote, option.hard_ttl(), asking).await?;
+        let reply = self
+            .ask(Lane::Control, RPCTypes::Vote, option.hard_ttl(), asking)
+            .await?;
         let vote = codec::vote_from(reply.vote).map_err(|e| Self::malformed(e.0))?;
         let last = reply.last_log.map(codec::log_id_from);
         Ok(VoteResponse::new(vote, last, reply.granted))
@@ -205,7 +219,11 @@ impl Connection {
         let requests = input.map(move |request| {
             in_flight.lock().push_back(Sent {
                 previous: request.prev_log_id,
-                last: request.entries.last().map(|e| e.log_id).or(request.prev_log_id),
+                last: request
+                    .entries
+                    .last()
+                    .map(|e| e.log_id)
+                    .or(request.prev_log_id),
                 vote: request.vote,
                 at: Instant::now(),
             });
@@ -214,7 +232,13 @@ impl Connection {
         });
         let mut client = self.client(self.append_lane);
         let opening = client.append_stream(requests);
-        self.ask(self.append_lane, RPCTypes::AppendEntries, self.sender.open_timeout, opening).await
+        self.ask(
+            self.append_lane,
+            RPCTypes::AppendEntries,
+            self.sender.open_timeout,
+            opening,
+        )
+        .await
     }
 
     /// The next answer on the replication stream; `None` at its end.
@@ -294,7 +318,11 @@ impl RaftNetworkV2<TypeConfig> for Connection {
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
         let sent = Sent {
             previous: request.prev_log_id,
-            last: request.entries.last().map(|e| e.log_id).or(request.prev_log_id),
+            last: request
+                .entries
+                .last()
+                .map(|e| e.log_id)
+                .or(request.prev_log_id),
             vote: request.vote,
             at: Instant::now(),
         };
@@ -302,8 +330,12 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         let mut client = self.client(self.append_lane);
         let asking = client.append(message);
         let action = RPCTypes::AppendEntries;
-        let reply = self.ask(self.append_lane, action, option.hard_ttl(), asking).await?;
-        answer_from(reply, &sent).map(Into::into).map_err(Self::malformed)
+        let reply = self
+            .ask(self.append_lane, action, option.hard_ttl(), asking)
+            .await?;
+        answer_from(reply, &sent)
+            .map(Into::into)
+            .map_err(Self::malformed)
     }
 
     fn stream_append<'s, S>(
@@ -325,14 +357,13 @@ impl RaftNetworkV2<TypeConfig> for Connection {
             let in_flight = InFlight::default();
             let replies = self.open_stream(input, Arc::clone(&in_flight)).await?;
             let this = &*self;
-            let answers = futures::stream::unfold(Some((replies, in_flight)), move |state| {
-                async move {
+            let answers =
+                futures::stream::unfold(Some((replies, in_flight)), move |state| async move {
                     let (mut replies, in_flight) = state?;
                     let answer = this.next_answer(&mut replies, &in_flight).await?;
                     let next = matches!(answer, Ok(Ok(_))).then_some((replies, in_flight));
                     Some((answer, next))
-                }
-            });
+                });
             Ok(answers.boxed())
         })
     }
@@ -385,12 +416,20 @@ impl RaftNetworkV2<TypeConfig> for Connection {
             if now != seen {
                 (seen, moved) = (now, Instant::now());
             }
-            let patience = if now >= total { INSTALL_PATIENCE } else { SNAPSHOT_PATIENCE };
+            let patience = if now >= total {
+                INSTALL_PATIENCE
+            } else {
+                SNAPSHOT_PATIENCE
+            };
             if moved.elapsed() > patience {
-                return Err(self.timeout(Lane::Snapshot, RPCTypes::InstallSnapshot, patience).into());
+                return Err(self
+                    .timeout(Lane::Snapshot, RPCTypes::InstallSnapshot, patience)
+                    .into());
             }
         };
-        let reply = reply.map_err(|s| self.failure(Lane::Snapshot, &s))?.into_inner();
+        let reply = reply
+            .map_err(|s| self.failure(Lane::Snapshot, &s))?
+            .into_inner();
         self.sender.pool.answered(self.to, Lane::Snapshot);
         let vote = codec::vote_from(reply.vote).map_err(|e| Self::malformed(e.0))?;
         Ok(SnapshotResponse::new(vote))
@@ -410,7 +449,9 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         let mut client = self.client(Lane::Control);
         let asking = client.transfer_leader(message);
         let action = RPCTypes::TransferLeader;
-        let reply = self.ask(Lane::Control, action, option.hard_ttl(), asking).await?;
+        let reply = self
+            .ask(Lane::Control, action, option.hard_ttl(), asking)
+            .await?;
         if reply.refused.is_empty() {
             return Ok(Ok(()));
         }
@@ -425,7 +466,9 @@ fn snapshot_parts(
     sent: Arc<AtomicU64>,
 ) -> impl Stream<Item = wire::SnapshotPart> + Send + 'static {
     use wire::snapshot_part::Part;
-    let first = futures::stream::iter([wire::SnapshotPart { part: Some(Part::Head(head)) }]);
+    let first = futures::stream::iter([wire::SnapshotPart {
+        part: Some(Part::Head(head)),
+    }]);
     let chunks = futures::stream::unfold(0, move |offset| {
         let (data, sent) = (data.clone(), Arc::clone(&sent));
         async move {
@@ -436,7 +479,12 @@ fn snapshot_parts(
             match data.read_at(offset, SNAPSHOT_CHUNK_BYTES) {
                 Ok(chunk) => {
                     let next = offset + chunk.len() as u64;
-                    Some((wire::SnapshotPart { part: Some(Part::Chunk(chunk)) }, next))
+                    Some((
+                        wire::SnapshotPart {
+                            part: Some(Part::Chunk(chunk)),
+                        },
+                        next,
+                    ))
                 }
                 Err(error) => {
                     // The peer sees a snapshot cut short and refuses it.

@@ -46,7 +46,11 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn new(dialer: Arc<dyn Dialer>, connect_timeout: Duration) -> Self {
-        Self { dialer, connect_timeout, kept: Mutex::default() }
+        Self {
+            dialer,
+            connect_timeout,
+            kept: Mutex::default(),
+        }
     }
 
     /// The connection to `to`, made when it is first used.
@@ -75,7 +79,10 @@ impl Pool {
     /// A request has failed or was not answered in time.
     pub(crate) fn failed(&self, to: NodeId, lane: Lane) {
         let mut kept = self.kept.lock();
-        if kept.get(&(to, lane)).is_some_and(|k| k.last_answer.elapsed() > STALE) {
+        if kept
+            .get(&(to, lane))
+            .is_some_and(|k| k.last_answer.elapsed() > STALE)
+        {
             kept.remove(&(to, lane));
         }
     }

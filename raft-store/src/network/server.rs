@@ -8,8 +8,7 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use openraft::error::{Fatal, RaftError};
 use openraft::raft::{
-    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
-    VoteRequest,
+    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest,
 };
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
@@ -58,7 +57,9 @@ impl Receiver {
     fn check(&self, envelope: Option<&wire::Envelope>) -> Result<(), Status> {
         let envelope = envelope.ok_or(Malformed("no envelope"))?;
         if envelope.cluster != self.cluster {
-            return Err(Status::failed_precondition("this node belongs to another cluster"));
+            return Err(Status::failed_precondition(
+                "this node belongs to another cluster",
+            ));
         }
         if envelope.to != self.me || envelope.from == self.me {
             return Err(Status::failed_precondition(format!(
@@ -74,7 +75,9 @@ impl Receiver {
             )));
         }
         if !self.serving.load(Ordering::Acquire) {
-            return Err(Status::unavailable("this node has just started and keeps silent"));
+            return Err(Status::unavailable(
+                "this node has just started and keeps silent",
+            ));
         }
         Ok(())
     }
@@ -87,7 +90,9 @@ impl Receiver {
         let done = if self.snapshots.is_inline() {
             work()
         } else {
-            tokio::task::spawn_blocking(work).await.map_err(|e| Status::internal(e.to_string()))?
+            tokio::task::spawn_blocking(work)
+                .await
+                .map_err(|e| Status::internal(e.to_string()))?
         };
         done.map_err(|e| Status::invalid_argument(e.to_string()))
     }
@@ -98,8 +103,10 @@ impl Receiver {
         head: &wire::SnapshotHead,
         parts: &mut Streaming<wire::SnapshotPart>,
     ) -> Result<Snapshot<SnapshotData>, Status> {
-        let mut writer: SnapshotWriter =
-            self.snapshots.writer().map_err(|e| Status::internal(e.to_string()))?;
+        let mut writer: SnapshotWriter = self
+            .snapshots
+            .writer()
+            .map_err(|e| Status::internal(e.to_string()))?;
         while let Some(part) = parts.message().await? {
             let Some(wire::snapshot_part::Part::Chunk(chunk)) = part.part else {
                 return Err(Malformed("not a chunk").into());
@@ -128,7 +135,10 @@ impl Receiver {
             if meta.last_log_id.is_none() {
                 return Err(Malformed("a snapshot of nothing").into());
             }
-            Ok(Snapshot { meta, snapshot: data })
+            Ok(Snapshot {
+                meta,
+                snapshot: data,
+            })
         })
         .await
     }
@@ -137,7 +147,11 @@ impl Receiver {
 /// A leader speaks with a vote that a quorum has granted.
 fn leader_vote(vote: Option<wire::Vote>) -> Result<Vote, Malformed> {
     let vote = codec::vote_from(vote)?;
-    if vote.committed { Ok(vote) } else { Err(Malformed("a leader without a granted vote")) }
+    if vote.committed {
+        Ok(vote)
+    } else {
+        Err(Malformed("a leader without a granted vote"))
+    }
 }
 
 fn append_from(
@@ -151,7 +165,12 @@ fn append_from(
         return Err(Malformed("entries of a later term than their leader's"));
     }
     let leader_commit = message.leader_commit.map(codec::log_id_from);
-    Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
+    Ok(AppendEntriesRequest {
+        vote,
+        prev_log_id,
+        entries,
+        leader_commit,
+    })
 }
 
 fn append_reply(result: &StreamAppendResult<TypeConfig>) -> wire::AppendReply {
@@ -161,7 +180,9 @@ fn append_reply(result: &StreamAppendResult<TypeConfig>) -> wire::AppendReply {
         Err(StreamAppendError::Conflict(_)) => Outcome::Conflict(Conflict {}),
         Err(StreamAppendError::HigherVote(vote)) => Outcome::HigherVote(codec::vote_to(vote)),
     };
-    wire::AppendReply { outcome: Some(outcome) }
+    wire::AppendReply {
+        outcome: Some(outcome),
+    }
 }
 
 /// The requests of a stream, up to the first that is not in order; why it ended goes to `end`.
@@ -286,7 +307,9 @@ impl RaftPeer for PeerService {
         tracing::info!(bytes = head.total_bytes, meta = %snapshot.meta, "a snapshot has arrived");
         let installed = self.0.raft.install_full_snapshot(vote, snapshot).await;
         let answer = installed.map_err(|fatal| stopped(&fatal))?;
-        Ok(Response::new(wire::SnapshotReply { vote: Some(codec::vote_to(&answer.vote)) }))
+        Ok(Response::new(wire::SnapshotReply {
+            vote: Some(codec::vote_to(&answer.vote)),
+        }))
     }
 
     async fn transfer_leader(
@@ -311,9 +334,14 @@ impl RaftPeer for PeerService {
         request: Request<wire::IdentifyRequest>,
     ) -> Result<Response<wire::IdentifyReply>, Status> {
         if request.into_inner().cluster != self.0.cluster {
-            return Err(Status::failed_precondition("this node belongs to another cluster"));
+            return Err(Status::failed_precondition(
+                "this node belongs to another cluster",
+            ));
         }
-        let reply = wire::IdentifyReply { node: self.0.me, disk: self.0.disk.clone().into() };
+        let reply = wire::IdentifyReply {
+            node: self.0.me,
+            disk: self.0.disk.clone().into(),
+        };
         Ok(Response::new(reply))
     }
 }

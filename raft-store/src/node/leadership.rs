@@ -57,10 +57,19 @@ fn read(metrics: &Metrics) -> Leadership {
         openraft::ServerState::Learner => Role::Learner,
         openraft::ServerState::Shutdown => Role::Stopped,
     };
-    let leader = metrics.current_leader.filter(|_| role != Role::Stopped).map(|id| {
-        let membership = metrics.membership_config.membership();
-        (id, membership.get_node(&id).map(|p| p.address.clone()).unwrap_or_default())
-    });
+    let leader = metrics
+        .current_leader
+        .filter(|_| role != Role::Stopped)
+        .map(|id| {
+            let membership = metrics.membership_config.membership();
+            (
+                id,
+                membership
+                    .get_node(&id)
+                    .map(|p| p.address.clone())
+                    .unwrap_or_default(),
+            )
+        });
     Leadership { term, role, leader }
 }
 

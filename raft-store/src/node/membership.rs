@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::ChangeMembers;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::error::{ClientWriteError, InitializeError, RaftError};
 
 use super::RaftNode;
@@ -34,9 +34,9 @@ impl RaftNode {
         match self.inner.raft.initialize(peers).await {
             Ok(()) => Ok(()),
             Err(RaftError::Fatal(fatal)) => Err(AdminError::Fatal(fatal.to_string())),
-            Err(RaftError::APIError(InitializeError::NotInMembers(_))) => {
-                Err(AdminError::Refused("this node is not among the members given".into()))
-            }
+            Err(RaftError::APIError(InitializeError::NotInMembers(_))) => Err(AdminError::Refused(
+                "this node is not among the members given".into(),
+            )),
             // Somebody was faster; the same members are no conflict.
             Err(RaftError::APIError(InitializeError::NotAllowed(why))) => {
                 if self.is_formed_by(&members)? {
@@ -90,7 +90,8 @@ impl RaftNode {
                 known.address
             )));
         }
-        self.change(self.inner.raft.add_learner(id, peer, false)).await
+        self.change(self.inner.raft.add_learner(id, peer, false))
+            .await
     }
 
     /// Give learner `id` a vote.
@@ -101,7 +102,8 @@ impl RaftNode {
     pub async fn promote(&self, id: NodeId) -> Result<(), AdminError> {
         self.must_lead()?;
         let add = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
-        self.change(self.inner.raft.change_membership(add, true)).await
+        self.change(self.inner.raft.change_membership(add, true))
+            .await
     }
 
     /// Take node `id` out of the cluster, voter or learner. Its number must not be used again.
@@ -122,7 +124,8 @@ impl RaftNode {
         } else {
             ChangeMembers::RemoveNodes(BTreeSet::from([id]))
         };
-        self.change(self.inner.raft.change_membership(remove, false)).await
+        self.change(self.inner.raft.change_membership(remove, false))
+            .await
     }
 
     /// Ask voter `to` to lead. Returns when it has been asked; watch the leadership for the
@@ -137,7 +140,12 @@ impl RaftNode {
             return Ok(());
         }
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
-        if !metrics.membership_config.membership().voter_ids().any(|v| v == to) {
+        if !metrics
+            .membership_config
+            .membership()
+            .voter_ids()
+            .any(|v| v == to)
+        {
             return Err(AdminError::Refused(format!("node {to} is not a voter")));
         }
         let asked = self.inner.raft.trigger().transfer_leader(to).await;
@@ -149,7 +157,9 @@ impl RaftNode {
             return Ok(());
         }
         let me = self.inner.config.node_id;
-        Err(AdminError::NotLeader { leader: self.leader_hint().filter(|(id, _)| *id != me) })
+        Err(AdminError::NotLeader {
+            leader: self.leader_hint().filter(|(id, _)| *id != me),
+        })
     }
 
     /// Ask the node at `address` which disk it has, so that its number cannot come back with
@@ -162,20 +172,39 @@ impl RaftNode {
     ) -> Result<Peer, AdminError> {
         let address = address.to_owned();
         if id == self.inner.config.node_id {
-            return Ok(Peer { address, disk: self.inner.receiver.disk.clone() });
+            return Ok(Peer {
+                address,
+                disk: self.inner.receiver.disk.clone(),
+            });
         }
-        match self.inner.sender.identify(id, &address, IDENTIFY_PATIENCE).await {
-            Ok(found) if found.node == id => Ok(Peer { address, disk: found.disk.to_vec() }),
+        match self
+            .inner
+            .sender
+            .identify(id, &address, IDENTIFY_PATIENCE)
+            .await
+        {
+            Ok(found) if found.node == id => Ok(Peer {
+                address,
+                disk: found.disk.to_vec(),
+            }),
             Ok(found) => Err(AdminError::Refused(format!(
                 "at {address} answers node {}, not node {id}",
                 found.node
             ))),
-            Err(why) if required => {
-                Err(AdminError::Refused(format!("node {id} at {address} does not answer: {why}")))
-            }
+            Err(why) if required => Err(AdminError::Refused(format!(
+                "node {id} at {address} does not answer: {why}"
+            ))),
             Err(why) => {
-                tracing::warn!(id, address, why, "a member does not answer yet; its disk will not be checked");
-                Ok(Peer { address, disk: Vec::new() })
+                tracing::warn!(
+                    id,
+                    address,
+                    why,
+                    "a member does not answer yet; its disk will not be checked"
+                );
+                Ok(Peer {
+                    address,
+                    disk: Vec::new(),
+                })
             }
         }
     }
@@ -192,7 +221,9 @@ impl RaftNode {
             Err(RaftError::Fatal(fatal)) => Err(AdminError::Fatal(fatal.to_string())),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
                 self.must_lead()?;
-                Err(AdminError::Refused("the leader has no quorum at present".into()))
+                Err(AdminError::Refused(
+                    "the leader has no quorum at present".into(),
+                ))
             }
             Err(RaftError::APIError(error @ ClientWriteError::LogEntryDiscarded(_))) => {
                 Err(AdminError::Indeterminate(error.to_string()))

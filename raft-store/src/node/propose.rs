@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::error::{ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError};
+use openraft::error::{
+    ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
+};
 use openraft::raft::{ClientWriteResponse, ClientWriteResult};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -44,7 +46,10 @@ impl RaftNode {
     ) -> Result<(LogPosition, Bytes), ProposeError> {
         let bound = self.inner.config.max_command_bytes;
         if command.len() > bound {
-            return Err(ProposeError::TooLarge { bytes: command.len(), bound });
+            return Err(ProposeError::TooLarge {
+                bytes: command.len(),
+                bound,
+            });
         }
         let until = Instant::now() + deadline;
         loop {
@@ -72,8 +77,12 @@ impl RaftNode {
         }
         let submitting = request.responder(Answer { to, _place: place });
         let waiting = async {
-            submitting.await.map_err(|fatal| ProposeError::Fatal(fatal.to_string()))?;
-            answer.await.map_err(|_| ProposeError::Indeterminate("this node is stopping"))
+            submitting
+                .await
+                .map_err(|fatal| ProposeError::Fatal(fatal.to_string()))?;
+            answer
+                .await
+                .map_err(|_| self.ended())
         };
         match tokio::time::timeout_at(until, waiting).await {
             Err(_) => Attempt::Failed(ProposeError::Indeterminate("no result before the deadline")),
@@ -82,11 +91,17 @@ impl RaftNode {
         }
     }
 
+    /// Why the library dropped a proposal without a result.
+    fn ended(&self) -> ProposeError {
+        match &self.inner.raft.metrics().borrow_watched().running_state {
+            Err(fatal) => ProposeError::Fatal(fatal.to_string()),
+            Ok(()) => ProposeError::Indeterminate("this node is stopping"),
+        }
+    }
+
     fn outcome(&self, result: ClientWriteResult<TypeConfig>, in_term: Option<u64>) -> Attempt {
         match result {
-            Ok(ClientWriteResponse { log_id, data, .. }) => {
-                Attempt::Done(position(&log_id), data)
-            }
+            Ok(ClientWriteResponse { log_id, data, .. }) => Attempt::Done(position(&log_id), data),
             Err(ClientWriteError::ForwardToLeader(to)) => self.refusal(&to, in_term),
             Err(ClientWriteError::LogEntryDiscarded(_)) => Attempt::Failed(
                 ProposeError::Indeterminate("another leader's log replaced the entry here"),
@@ -97,7 +112,14 @@ impl RaftNode {
     }
 
     fn refusal(&self, to: &ForwardToLeader<TypeConfig>, in_term: Option<u64>) -> Attempt {
-        let now = self.inner.raft.metrics().borrow_watched().vote.leader_id.term;
+        let now = self
+            .inner
+            .raft
+            .metrics()
+            .borrow_watched()
+            .vote
+            .leader_id
+            .term;
         if in_term.is_some_and(|term| term != now) {
             return Attempt::Failed(ProposeError::TermChanged { now });
         }
@@ -105,7 +127,9 @@ impl RaftNode {
             ForwardReason::LeaseExpired => Attempt::NoQuorum,
             ForwardReason::LeadershipTransfer => Attempt::Failed(ProposeError::NoQuorum),
             ForwardReason::NotLeader => {
-                let leader = self.leader_hint().filter(|(id, _)| *id != self.inner.config.node_id);
+                let leader = self
+                    .leader_hint()
+                    .filter(|(id, _)| *id != self.inner.config.node_id);
                 Attempt::Failed(ProposeError::NotLeader { leader })
             }
         }
@@ -145,16 +169,14 @@ impl RaftNode {
 
     fn unconfirmed(&self, error: &LinearizableReadError<TypeConfig>) -> ProposeError {
         match error {
-            LinearizableReadError::ForwardToLeader(to) => {
-                match to.reason {
-                    ForwardReason::NotLeader => ProposeError::NotLeader {
-                        leader: self
-                            .leader_hint()
-                            .filter(|(id, _)| *id != self.inner.config.node_id),
-                    },
-                    _ => ProposeError::NoQuorum,
-                }
-            }
+            LinearizableReadError::ForwardToLeader(to) => match to.reason {
+                ForwardReason::NotLeader => ProposeError::NotLeader {
+                    leader: self
+                        .leader_hint()
+                        .filter(|(id, _)| *id != self.inner.config.node_id),
+                },
+                _ => ProposeError::NoQuorum,
+            },
             LinearizableReadError::QuorumNotEnough(_) => ProposeError::NoQuorum,
         }
     }

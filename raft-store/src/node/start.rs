@@ -32,16 +32,29 @@ fn open(config: &RaftConfig, storage: Storage) -> Result<Opened, StartError> {
         Storage::Memory(store) => {
             let snapshots = Snapshots::Memory(Arc::clone(&store.snapshots));
             let disk = store.disk;
-            let kv: Arc<dyn Kv> = Arc::new(store);
+            let attached = store.attach().ok_or(StartError::Locked {
+                path: "memory".into(),
+            })?;
+            let kv: Arc<dyn Kv> = Arc::new(attached);
             let syncer = Arc::new(Syncer::inline(Arc::clone(&kv)));
-            Ok(Opened { kv, syncer, snapshots, disk })
+            Ok(Opened {
+                kv,
+                syncer,
+                snapshots,
+                disk,
+            })
         }
         #[cfg(feature = "rocksdb")]
         Storage::Disk(path) => {
             let found = crate::store::directory::open(&path, &config.cluster, config.node_id)?;
             let kv: Arc<dyn Kv> = Arc::new(found.db);
             let syncer = Arc::new(Syncer::threaded(Arc::clone(&kv))?);
-            Ok(Opened { kv, syncer, snapshots: found.snapshots, disk: found.disk })
+            Ok(Opened {
+                kv,
+                syncer,
+                snapshots: found.snapshots,
+                disk: found.disk,
+            })
         }
     }
 }
@@ -61,10 +74,17 @@ impl RaftNode {
         machine: impl StateMachine,
     ) -> Result<Self, StartError> {
         config.validate().map_err(StartError::Config)?;
-        let raft_config =
-            config.raft_config().validate().map_err(|e| StartError::Config(e.to_string()))?;
+        let raft_config = config
+            .raft_config()
+            .validate()
+            .map_err(|e| StartError::Config(e.to_string()))?;
         let opened = open(&config, storage)?;
-        let Opened { kv, syncer, snapshots, disk } = opened;
+        let Opened {
+            kv,
+            syncer,
+            snapshots,
+            disk,
+        } = opened;
 
         let log = LogStore::open(Arc::clone(&kv), Arc::clone(&syncer))?;
         let machine = Machine::open(
@@ -115,14 +135,16 @@ impl RaftNode {
             raft,
             receiver,
             sender,
-            log,
+            entries_appended: log.entries_appended(),
             syncer,
             kv: parking_lot::Mutex::new(Some(kv)),
             applied,
             leadership,
             tasks: parking_lot::Mutex::new(vec![task]),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! What an operator wants to know of a replica.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::async_runtime::Instant as _;
@@ -67,10 +68,14 @@ impl RaftNode {
                 id: *id,
                 address: peer.address.clone(),
                 voter: voters.contains(id),
-                lag: metrics.replication.as_ref().and_then(|r| r.get(id)).map(|matched| {
-                    let next = matched.as_ref().map_or(0, |m| m.index + 1);
-                    last_log.map_or(0, |l| l + 1).saturating_sub(next)
-                }),
+                lag: metrics
+                    .replication
+                    .as_ref()
+                    .and_then(|r| r.get(id))
+                    .map(|matched| {
+                        let next = matched.as_ref().map_or(0, |m| m.index + 1);
+                        last_log.map_or(0, |l| l + 1).saturating_sub(next)
+                    }),
             })
             .collect();
         RaftStatus {
@@ -85,9 +90,13 @@ impl RaftNode {
             changing: membership.get_joint_config().len() > 1,
             quorum_age: metrics.last_quorum_acked.map(|at| (*at).elapsed()),
             syncs_total: self.inner.syncer.syncs_total(),
-            entries_appended_total: self.inner.log.entries_appended(),
+            entries_appended_total: self.inner.entries_appended.load(Ordering::Relaxed),
             in_flight: self.inner.config.max_in_flight
-                - self.inner.places.available_permits().min(self.inner.config.max_in_flight),
+                - self
+                    .inner
+                    .places
+                    .available_permits()
+                    .min(self.inner.config.max_in_flight),
         }
     }
 }

@@ -23,14 +23,19 @@ pub(crate) fn weight(entry: &Entry) -> usize {
 
 impl Cache {
     pub(crate) fn push(&mut self, entry: Entry) {
-        let follows = self.entries.back().is_none_or(|b| b.log_id.index + 1 == entry.log_id.index);
+        let follows = self
+            .entries
+            .back()
+            .is_none_or(|b| b.log_id.index + 1 == entry.log_id.index);
         if !follows {
             self.clear();
         }
         self.bytes += weight(&entry);
         self.entries.push_back(entry);
         while self.entries.len() > CACHE_ENTRIES || self.bytes > CACHE_BYTES {
-            let Some(oldest) = self.entries.pop_front() else { break };
+            let Some(oldest) = self.entries.pop_front() else {
+                break;
+            };
             self.bytes -= weight(&oldest);
         }
     }
@@ -49,7 +54,11 @@ impl Cache {
 
     /// Forget entries up to `index`.
     pub(crate) fn purge(&mut self, index: u64) {
-        while self.entries.front().is_some_and(|e| e.log_id.index <= index) {
+        while self
+            .entries
+            .front()
+            .is_some_and(|e| e.log_id.index <= index)
+        {
             self.bytes -= self.entries.pop_front().as_ref().map_or(0, weight);
         }
     }
@@ -82,7 +91,10 @@ mod tests {
 
     fn entry(index: u64) -> Entry {
         let payload = EntryPayload::Normal(Command(bytes::Bytes::from(vec![0; 36])));
-        Entry { log_id: log_id(1, index), payload }
+        Entry {
+            log_id: log_id(1, index),
+            payload,
+        }
     }
 
     fn indexes(found: Option<Vec<Entry>>) -> Option<Vec<u64>> {

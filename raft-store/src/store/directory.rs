@@ -52,7 +52,9 @@ impl Identity {
         }
         let mut field = |name: &'static str| {
             let line = lines.next().and_then(|l| l.split_once(" = "));
-            line.filter(|(n, _)| *n == name).map(|(_, v)| v.to_owned()).ok_or(Parse::Corrupt)
+            line.filter(|(n, _)| *n == name)
+                .map(|(_, v)| v.to_owned())
+                .ok_or(Parse::Corrupt)
         };
         // First, so that a newer format may have other fields.
         let format = field("format")?.parse().map_err(|_| Parse::Corrupt)?;
@@ -67,13 +69,26 @@ impl Identity {
             "creating" => false,
             _ => return Err(Parse::Corrupt),
         };
-        let this = Self { format, cluster, node, disk, ready };
-        if this.print() == text { Ok(this) } else { Err(Parse::Corrupt) }
+        let this = Self {
+            format,
+            cluster,
+            node,
+            disk,
+            ready,
+        };
+        if this.print() == text {
+            Ok(this)
+        } else {
+            Err(Parse::Corrupt)
+        }
     }
 }
 
 fn parse_disk(text: &str) -> Option<[u8; 16]> {
-    u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32).map(u128::to_be_bytes)
+    u128::from_str_radix(text, 16)
+        .ok()
+        .filter(|_| text.len() == 32)
+        .map(u128::to_be_bytes)
 }
 
 #[derive(Debug)]
@@ -86,11 +101,18 @@ enum Parse {
 const ADVICE: &str = "nothing was changed; give this node an empty directory or its own one";
 
 fn foreign(path: &Path, found: String) -> StartError {
-    StartError::Foreign { path: path.to_owned(), found, advice: ADVICE }
+    StartError::Foreign {
+        path: path.to_owned(),
+        found,
+        advice: ADVICE,
+    }
 }
 
 fn corrupt(path: &Path, found: impl Into<String>) -> StartError {
-    StartError::Corrupt { path: path.to_owned(), found: found.into() }
+    StartError::Corrupt {
+        path: path.to_owned(),
+        found: found.into(),
+    }
 }
 
 /// Read who owns `path`; none if nobody does yet, that is if it is empty or does not exist.
@@ -100,9 +122,10 @@ fn identity(path: &Path) -> Result<Option<Identity>, StartError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             return match first_file(path)? {
                 None => Ok(None),
-                Some(name) => {
-                    Err(foreign(path, format!("not a replica's directory, but holds {name:?}")))
-                }
+                Some(name) => Err(foreign(
+                    path,
+                    format!("not a replica's directory, but holds {name:?}"),
+                )),
             };
         }
         Err(e) if e.kind() == io::ErrorKind::InvalidData => String::new(),
@@ -110,12 +133,15 @@ fn identity(path: &Path) -> Result<Option<Identity>, StartError> {
     };
     match Identity::parse(&text) {
         Ok(identity) => Ok(Some(identity)),
-        Err(Parse::Newer(found)) => {
-            Err(StartError::Newer { path: path.to_owned(), found, known: FORMAT })
-        }
-        Err(Parse::Foreign) => {
-            Err(foreign(path, format!("{IDENTITY} was not written by this program")))
-        }
+        Err(Parse::Newer(found)) => Err(StartError::Newer {
+            path: path.to_owned(),
+            found,
+            known: FORMAT,
+        }),
+        Err(Parse::Foreign) => Err(foreign(
+            path,
+            format!("{IDENTITY} was not written by this program"),
+        )),
         Err(Parse::Corrupt) => Err(corrupt(path, format!("{IDENTITY} is damaged"))),
     }
 }
@@ -151,7 +177,9 @@ fn open_db(path: &Path, create: bool) -> Result<Rocks, StartError> {
         let text = error.to_string();
         // The library has no kind of its own for this.
         if text.contains("lock hold by current process") || text.contains("While lock file") {
-            return StartError::Locked { path: path.to_owned() };
+            return StartError::Locked {
+                path: path.to_owned(),
+            };
         }
         corrupt(path, format!("the database does not open: {text}"))
     })
@@ -164,7 +192,10 @@ pub(crate) fn open(path: &Path, cluster: &str, node: NodeId) -> Result<Directory
         None => begin(path, cluster, node)?,
     };
     if identity.cluster != cluster || identity.node != node {
-        let found = format!("belongs to node {} of cluster {:?}", identity.node, identity.cluster);
+        let found = format!(
+            "belongs to node {} of cluster {:?}",
+            identity.node, identity.cluster
+        );
         return Err(foreign(path, found));
     }
     let db = open_db(path, !identity.ready)?;
@@ -182,20 +213,35 @@ fn begin(path: &Path, cluster: &str, node: NodeId) -> Result<Identity, StartErro
         File::open(parent)?.sync_all()?;
     }
     let disk = rand::random();
-    let identity =
-        Identity { format: FORMAT, cluster: cluster.to_owned(), node, disk, ready: false };
+    let identity = Identity {
+        format: FORMAT,
+        cluster: cluster.to_owned(),
+        node,
+        disk,
+        ready: false,
+    };
     write_identity(path, &identity)?;
     Ok(identity)
 }
 
 fn complete(path: &Path, identity: &Identity) -> io::Result<()> {
     File::open(path)?.sync_all()?;
-    write_identity(path, &Identity { ready: true, ..identity.clone() })
+    write_identity(
+        path,
+        &Identity {
+            ready: true,
+            ..identity.clone()
+        },
+    )
 }
 
 fn finish_opening(path: &Path, db: Rocks, disk: [u8; 16]) -> Result<Directory, StartError> {
     let files = SnapshotFiles::open(&path.join("snapshots"))?;
-    Ok(Directory { db, snapshots: Snapshots::Files(Arc::new(files)), disk })
+    Ok(Directory {
+        db,
+        snapshots: Snapshots::Files(Arc::new(files)),
+        disk,
+    })
 }
 
 /// A directory that is being filled: a node refuses it until [`complete`](Self::complete).
@@ -211,12 +257,19 @@ impl Creating {
         if let Some(found) = identity(path)? {
             return Err(foreign(
                 path,
-                format!("belongs to node {} of cluster {:?}", found.node, found.cluster),
+                format!(
+                    "belongs to node {} of cluster {:?}",
+                    found.node, found.cluster
+                ),
             ));
         }
         let identity = begin(path, cluster, node)?;
         let db = open_db(path, true)?;
-        Ok(Self { path: path.to_owned(), identity, db })
+        Ok(Self {
+            path: path.to_owned(),
+            identity,
+            db,
+        })
     }
 
     /// Identity of the new directory.
@@ -250,7 +303,10 @@ mod tests {
         assert_eq!(open(&path, "c", 1).expect("reopened").disk, first);
         for (cluster, node) in [("d", 1), ("c", 2)] {
             let error = refused(&path, cluster, node).to_string();
-            assert!(error.contains("belongs to node 1 of cluster \"c\""), "{error}");
+            assert!(
+                error.contains("belongs to node 1 of cluster \"c\""),
+                "{error}"
+            );
         }
     }
 
@@ -258,7 +314,10 @@ mod tests {
     fn two_cannot_open_it_at_once() {
         let root = tempfile::tempdir().expect("a directory");
         let held = open(root.path(), "c", 1).expect("created");
-        assert!(matches!(refused(root.path(), "c", 1), StartError::Locked { .. }));
+        assert!(matches!(
+            refused(root.path(), "c", 1),
+            StartError::Locked { .. }
+        ));
         drop(held);
         open(root.path(), "c", 1).expect("free again");
     }
@@ -270,7 +329,10 @@ mod tests {
         let error = refused(root.path(), "c", 1);
         assert!(error.to_string().contains("photo.jpg"), "{error}");
         fs::write(root.path().join(IDENTITY), b"some other program\n").expect("a write");
-        assert!(matches!(refused(root.path(), "c", 1), StartError::Foreign { .. }));
+        assert!(matches!(
+            refused(root.path(), "c", 1),
+            StartError::Foreign { .. }
+        ));
         assert_eq!(fs::read_dir(root.path()).expect("a listing").count(), 2);
     }
 
@@ -280,16 +342,33 @@ mod tests {
         drop(open(root.path(), "c", 1).expect("created"));
         let file = root.path().join(IDENTITY);
         let good = fs::read_to_string(&file).expect("a read");
-        for (from, to) in [("node = 1", "node = 7"), ("ready", "rotten"), ("checksum", "check")] {
+        for (from, to) in [
+            ("node = 1", "node = 7"),
+            ("ready", "rotten"),
+            ("checksum", "check"),
+        ] {
             fs::write(&file, good.replace(from, to)).expect("a write");
             let error = refused(root.path(), "c", 1);
-            assert!(matches!(error, StartError::Corrupt { .. }), "{from}: {error}");
+            assert!(
+                matches!(error, StartError::Corrupt { .. }),
+                "{from}: {error}"
+            );
         }
         fs::write(&file, [0xff, 0xfe]).expect("a write");
         refused(root.path(), "c", 1);
         fs::write(&file, good.replace("format = 1", "format = 9")).expect("a write");
         let error = refused(root.path(), "c", 1);
-        assert!(matches!(error, StartError::Newer { found: 9, known: 1, .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                StartError::Newer {
+                    found: 9,
+                    known: 1,
+                    ..
+                }
+            ),
+            "{error}"
+        );
 
         fs::write(&file, &good).expect("a write");
         fs::remove_file(root.path().join("db/CURRENT")).expect("a removal");
@@ -302,6 +381,9 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let claimed = begin(root.path(), "c", 1).expect("claimed");
         drop(open_db(root.path(), true).expect("half created"));
-        assert_eq!(open(root.path(), "c", 1).expect("taken up").disk, claimed.disk);
+        assert_eq!(
+            open(root.path(), "c", 1).expect("taken up").disk,
+            claimed.disk
+        );
     }
 }

@@ -86,7 +86,13 @@ impl Ops {
         let middle = self.bytes.len();
         value(&mut self.bytes);
         let end = self.bytes.len();
-        self.headers.push(Header { kind: Kind::Put, column, start, middle, end });
+        self.headers.push(Header {
+            kind: Kind::Put,
+            column,
+            start,
+            middle,
+            end,
+        });
     }
 
     pub(crate) fn delete(&mut self, column: Column, key: &[&[u8]]) {
@@ -95,7 +101,13 @@ impl Ops {
             self.bytes.extend_from_slice(part);
         }
         let end = self.bytes.len();
-        self.headers.push(Header { kind: Kind::Delete, column, start, middle: end, end });
+        self.headers.push(Header {
+            kind: Kind::Delete,
+            column,
+            start,
+            middle: end,
+            end,
+        });
     }
 
     pub(crate) fn delete_range(&mut self, column: Column, keys: Range<&[u8]>) {
@@ -104,7 +116,13 @@ impl Ops {
         let middle = self.bytes.len();
         self.bytes.extend_from_slice(keys.end);
         let end = self.bytes.len();
-        self.headers.push(Header { kind: Kind::DeleteRange, column, start, middle, end });
+        self.headers.push(Header {
+            kind: Kind::DeleteRange,
+            column,
+            start,
+            middle,
+            end,
+        });
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Column, Op<'_>)> {

@@ -34,15 +34,22 @@ struct Inner {
     cache: Mutex<Cache>,
     /// What is stored; kept because every read of the log asks for it.
     vote: Mutex<Option<Vote>>,
-    entries_appended: AtomicU64,
+    entries_appended: Arc<AtomicU64>,
 }
 
 impl LogStore {
     pub(crate) fn open(kv: Arc<dyn Kv>, syncer: Arc<Syncer>) -> io::Result<Self> {
         let vote = Mutex::new(records::vote(&*kv)?);
-        let inner =
-            Inner { kv, syncer, cache: Mutex::default(), vote, entries_appended: AtomicU64::new(0) };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Inner {
+            kv,
+            syncer,
+            cache: Mutex::default(),
+            vote,
+            entries_appended: Arc::default(),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// The stored vote.
@@ -51,8 +58,8 @@ impl LogStore {
     }
 
     /// Entries appended since start.
-    pub(crate) fn entries_appended(&self) -> u64 {
-        self.inner.entries_appended.load(Ordering::Relaxed)
+    pub(crate) fn entries_appended(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.inner.entries_appended)
     }
 
     /// Entries `start..end` until about `limit_bytes`; short only at the end of the log or of
@@ -69,7 +76,10 @@ impl LogStore {
         let mut entries: Vec<Entry> = Vec::with_capacity(pairs.len());
         for (key, value) in pairs {
             let entry = records::entry(&key, value)?;
-            if entries.last().is_some_and(|e| e.log_id.index + 1 != entry.log_id.index) {
+            if entries
+                .last()
+                .is_some_and(|e| e.log_id.index + 1 != entry.log_id.index)
+            {
                 return Err(Malformed("a gap in the log").into());
             }
             entries.push(entry);
@@ -81,8 +91,13 @@ impl LogStore {
         let mut out: Vec<Entry> = Vec::new();
         loop {
             let some = self.read(start, end, PAGE_BYTES)?;
-            let (Some(first), Some(last)) = (some.first(), some.last()) else { return Ok(out) };
-            if out.last().is_some_and(|e| e.log_id.index + 1 != first.log_id.index) {
+            let (Some(first), Some(last)) = (some.first(), some.last()) else {
+                return Ok(out);
+            };
+            if out
+                .last()
+                .is_some_and(|e| e.log_id.index + 1 != first.log_id.index)
+            {
                 return Err(Malformed("a gap in the log").into());
             }
             start = last.log_id.index + 1;
@@ -131,7 +146,12 @@ impl RaftLogReader<TypeConfig> for LogStore {
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
         let (start, end) = bounds(&range);
-        let pages = Pages { log: self.clone(), next: start, end, page: Vec::new().into_iter() };
+        let pages = Pages {
+            log: self.clone(),
+            next: start,
+            end,
+            page: Vec::new().into_iter(),
+        };
         futures::stream::iter(pages)
     }
 }
@@ -177,7 +197,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             None => None,
         };
         let last_log_id = last.max(last_purged_log_id);
-        Ok(LogState { last_purged_log_id, last_log_id })
+        Ok(LogState {
+            last_purged_log_id,
+            last_log_id,
+        })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -209,7 +232,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         // Written here, so that the entries are readable on return; durable when the sync
         // thread calls back.
         self.inner.kv.write(&ops)?;
-        self.inner.entries_appended.fetch_add(entries.len() as u64, Ordering::Relaxed);
+        self.inner
+            .entries_appended
+            .fetch_add(entries.len() as u64, Ordering::Relaxed);
         {
             let mut cache = self.inner.cache.lock();
             entries.into_iter().for_each(|e| cache.push(e));

@@ -14,9 +14,7 @@ use super::kv::{Column, Kv, Ops, Pair, View};
 use super::records::{self, Applied};
 use super::snapshot::{self, SnapshotData, SnapshotReader, Snapshots};
 use super::sync::Syncer;
-use crate::raft_types::{
-    LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, position,
-};
+use crate::raft_types::{LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, position};
 use crate::{Batch, LogPosition, StartError, StateMachine};
 
 /// Bytes of effects after which a batch is written although more entries wait.
@@ -52,7 +50,15 @@ impl Machine {
         snapshots.drop_damaged()?;
         let (published, _) = watch::channel(None);
         let machine = Mutex::new(machine);
-        let mut this = Self { machine, kv, syncer, snapshots, cluster, applied, published };
+        let mut this = Self {
+            machine,
+            kv,
+            syncer,
+            snapshots,
+            cluster,
+            applied,
+            published,
+        };
         this.restore()?;
         Ok(this)
     }
@@ -109,7 +115,9 @@ impl Machine {
         })
         .await?;
         if found.last_log_id != meta.last_log_id {
-            return Err(io::Error::other("the snapshot is not the one that was announced"));
+            return Err(io::Error::other(
+                "the snapshot is not the one that was announced",
+            ));
         }
         self.syncer.barrier().await?;
         snapshots.publish(meta.last_log_id.as_ref(), &data)?;
@@ -142,7 +150,9 @@ async fn run<T: Send + 'static>(
     if inline {
         return work();
     }
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
 }
 
 /// Load a snapshot under `generation`, whatever an earlier attempt left there.
@@ -200,7 +210,13 @@ pub(crate) struct Records {
 impl Records {
     pub(crate) fn new(view: Box<dyn View>, generation: u64) -> Self {
         let (from, to) = records::generation_range(generation);
-        Self { view, from, to, page: Vec::new().into_iter(), error: None }
+        Self {
+            view,
+            from,
+            to,
+            page: Vec::new().into_iter(),
+            error: None,
+        }
     }
 }
 
@@ -209,7 +225,10 @@ impl Iterator for Records {
 
     fn next(&mut self) -> Option<Pair> {
         if self.page.len() == 0 {
-            match self.view.page(Column::State, &self.from, &self.to, PAGE_BYTES) {
+            match self
+                .view
+                .page(Column::State, &self.from, &self.to, PAGE_BYTES)
+            {
                 Ok(pairs) => self.page = pairs.into_iter(),
                 Err(error) => {
                     self.error = Some(error);
@@ -234,9 +253,10 @@ struct StateBatch<'a> {
 
 impl Batch for StateBatch<'_> {
     fn put(&mut self, key: &[u8], value: &[u8]) {
-        self.ops.put_with(Column::State, &[&self.generation, key], |buffer| {
-            buffer.extend_from_slice(value);
-        });
+        self.ops
+            .put_with(Column::State, &[&self.generation, key], |buffer| {
+                buffer.extend_from_slice(value);
+            });
     }
 
     fn delete(&mut self, key: &[u8]) {
@@ -273,8 +293,13 @@ impl RaftStateMachine<TypeConfig> for Machine {
             let reply = match &entry.payload {
                 EntryPayload::Normal(command) => {
                     let generation = self.applied.generation.to_be_bytes();
-                    let mut batch = StateBatch { ops: &mut ops, generation };
-                    self.machine.get_mut().apply(position(&at), &command.0, &mut batch)
+                    let mut batch = StateBatch {
+                        ops: &mut ops,
+                        generation,
+                    };
+                    self.machine
+                        .get_mut()
+                        .apply(position(&at), &command.0, &mut batch)
                 }
                 EntryPayload::Membership(m) => {
                     self.applied.membership = StoredMembership::new(Some(at), m.clone());
@@ -305,7 +330,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
         }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: SnapshotData) -> io::Result<()> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        data: SnapshotData,
+    ) -> io::Result<()> {
         let result = self.replace(meta, data).await;
         if let Err(error) = &result {
             tracing::error!(%error, "a snapshot could not be installed; this node stops");
@@ -314,11 +343,16 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot<SnapshotData>>> {
-        let Some(data) = self.snapshots.current()? else { return Ok(None) };
+        let Some(data) = self.snapshots.current()? else {
+            return Ok(None);
+        };
         // Damage on disk must neither be sent to a peer nor stop this node, whose records are
         // whole: the next snapshot replaces the file.
         match SnapshotReader::open(&data) {
-            Ok(reader) => Ok(Some(Snapshot { meta: reader.meta().clone(), snapshot: data })),
+            Ok(reader) => Ok(Some(Snapshot {
+                meta: reader.meta().clone(),
+                snapshot: data,
+            })),
             Err(error) => {
                 tracing::error!(%error, "the snapshot file is damaged; it is ignored");
                 Ok(None)
@@ -339,7 +373,10 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot<SnapshotData>> {
-        let view = self.view.take().ok_or_else(|| io::Error::other("built twice"))?;
+        let view = self
+            .view
+            .take()
+            .ok_or_else(|| io::Error::other("built twice"))?;
         let (snapshots, cluster) = (self.snapshots.clone(), self.cluster.clone());
         let (applied, data) = run(snapshots.is_inline(), move || {
             let (applied, data) = snapshot::write(&*view, &cluster, &snapshots)?;
@@ -347,9 +384,14 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             Ok((applied, data))
         })
         .await?;
-        let meta =
-            SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership };
-        Ok(Snapshot { meta, snapshot: data })
+        let meta = SnapshotMeta {
+            last_log_id: applied.last,
+            last_membership: applied.membership,
+        };
+        Ok(Snapshot {
+            meta,
+            snapshot: data,
+        })
     }
 }
 
@@ -365,7 +407,10 @@ impl Export {
         let view = kv.view();
         let applied = records::applied_in(&*view)?;
         let position = applied.last.as_ref().map(position);
-        Ok(Self { position, records: Records::new(view, applied.generation) })
+        Ok(Self {
+            position,
+            records: Records::new(view, applied.generation),
+        })
     }
 }
 

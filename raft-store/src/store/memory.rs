@@ -26,6 +26,9 @@ struct Inner {
     /// Batches since the last sync, each as what it replaced.
     unsynced: Vec<Vec<Undo>>,
     fail_syncs: bool,
+    /// Which node may write: the last one that was started here, until a crash.
+    epoch: u64,
+    attached: bool,
 }
 
 /// The disk of a node that has none. Clones share it: keep one, and a node started again on it
@@ -53,11 +56,15 @@ impl MemoryStore {
     /// An empty disk with a given identity, for simulations that must not draw randomness here.
     #[must_use]
     pub fn with_identity(disk: [u8; 16]) -> Self {
-        Self { inner: Arc::default(), snapshots: Arc::default(), disk }
+        Self {
+            inner: Arc::default(),
+            snapshots: Arc::default(),
+            disk,
+        }
     }
 
-    /// Lose everything that had not been synced, as a power failure would. Requires that the
-    /// node on it has stopped (or is never polled again).
+    /// Lose everything that had not been synced, as a power failure would. The node that runs on
+    /// it is cut off: whatever it still writes fails, and another one can be started.
     pub fn crash(&self) {
         self.crash_keeping(0);
     }
@@ -76,6 +83,22 @@ impl MemoryStore {
             }
         }
         inner.unsynced.clear();
+        inner.epoch += 1;
+        inner.attached = false;
+    }
+
+    /// Give the disk to a node; none if another one has it.
+    pub(crate) fn attach(&self) -> Option<Attached> {
+        let mut inner = self.inner.lock();
+        if inner.attached {
+            return None;
+        }
+        inner.attached = true;
+        inner.epoch += 1;
+        Some(Attached {
+            store: self.clone(),
+            epoch: inner.epoch,
+        })
     }
 
     /// Number of batches written and not yet synced.
@@ -95,7 +118,11 @@ fn set(map: &mut Map, undo: &mut Vec<Undo>, column: Column, key: &[u8], value: O
         Some(value) => map.insert(key.to_vec(), value.to_vec()),
         None => map.remove(key),
     };
-    undo.push(Undo { column, key: key.to_vec(), before });
+    undo.push(Undo {
+        column,
+        key: key.to_vec(),
+        before,
+    });
 }
 
 fn page(map: &Map, from: &[u8], to: &[u8], limit_bytes: usize) -> Vec<Pair> {
@@ -114,9 +141,34 @@ fn page(map: &Map, from: &[u8], to: &[u8], limit_bytes: usize) -> Vec<Pair> {
     out
 }
 
-impl Kv for MemoryStore {
+/// A node's hold on its disk; it ends when dropped, or with a crash.
+pub(crate) struct Attached {
+    store: MemoryStore,
+    epoch: u64,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let mut inner = self.store.inner.lock();
+        if inner.epoch == self.epoch {
+            inner.attached = false;
+        }
+    }
+}
+
+impl Attached {
+    fn check(&self, inner: &Inner) -> io::Result<()> {
+        if inner.epoch == self.epoch {
+            return Ok(());
+        }
+        Err(io::Error::other("the machine with this disk has crashed"))
+    }
+}
+
+impl Kv for Attached {
     fn write(&self, ops: &Ops) -> io::Result<()> {
-        let mut guard = self.inner.lock();
+        let mut guard = self.store.inner.lock();
+        self.check(&guard)?;
         let inner = &mut *guard;
         let mut undo = Vec::new();
         for (column, op) in ops.iter() {
@@ -136,7 +188,8 @@ impl Kv for MemoryStore {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut inner = self.inner.lock();
+        let mut inner = self.store.inner.lock();
+        self.check(&inner)?;
         if inner.fail_syncs {
             return Err(io::Error::other("the disk was told to fail"));
         }
@@ -145,7 +198,9 @@ impl Kv for MemoryStore {
     }
 
     fn get(&self, column: Column, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.inner.lock().maps[column as usize].get(key).cloned())
+        Ok(self.store.inner.lock().maps[column as usize]
+            .get(key)
+            .cloned())
     }
 
     fn page(
@@ -155,17 +210,22 @@ impl Kv for MemoryStore {
         to: &[u8],
         limit_bytes: usize,
     ) -> io::Result<Vec<Pair>> {
-        Ok(page(&self.inner.lock().maps[column as usize], from, to, limit_bytes))
+        Ok(page(
+            &self.store.inner.lock().maps[column as usize],
+            from,
+            to,
+            limit_bytes,
+        ))
     }
 
     fn last(&self, column: Column) -> io::Result<Option<Pair>> {
-        let inner = self.inner.lock();
+        let inner = self.store.inner.lock();
         let last = inner.maps[column as usize].last_key_value();
         Ok(last.map(|(k, v)| (k.clone(), v.clone())))
     }
 
     fn view(&self) -> Box<dyn View> {
-        Box::new(MemoryView(self.inner.lock().maps.clone()))
+        Box::new(MemoryView(self.store.inner.lock().maps.clone()))
     }
 
     fn reclaim(&self, _: Column, _: &[u8], _: &[u8]) {}
@@ -189,7 +249,7 @@ impl View for MemoryView {
 mod tests {
     use super::*;
 
-    fn put(store: &MemoryStore, key: &[u8], value: &[u8]) {
+    fn put(store: &Attached, key: &[u8], value: &[u8]) {
         let mut ops = Ops::default();
         ops.put(Column::Log, key, value);
         store.write(&ops).expect("a write");
@@ -197,7 +257,9 @@ mod tests {
 
     #[test]
     fn a_crash_takes_the_unsynced_suffix_and_nothing_else() {
-        let store = MemoryStore::new();
+        let disk = MemoryStore::new();
+        let store = disk.attach().expect("free");
+        assert!(disk.attach().is_none(), "one node at a time");
         put(&store, b"a", b"1");
         store.sync().expect("a sync");
         put(&store, b"a", b"2");
@@ -205,30 +267,58 @@ mod tests {
         let mut ops = Ops::default();
         ops.delete_range(Column::Log, b"a".as_slice()..b"z".as_slice());
         store.write(&ops).expect("a write");
-        assert_eq!(store.unsynced_batches(), 3);
+        assert_eq!(disk.unsynced_batches(), 3);
         assert!(store.last(Column::Log).expect("a read").is_none());
 
         let view = store.view();
-        store.crash_keeping(1);
-        assert_eq!(store.get(Column::Log, b"a").expect("a read"), Some(b"2".to_vec()));
+        disk.crash_keeping(1);
+        assert!(store.sync().is_err(), "the old node is cut off");
+        let store = disk.attach().expect("free after a crash");
+        assert_eq!(
+            store.get(Column::Log, b"a").expect("a read"),
+            Some(b"2".to_vec())
+        );
         assert_eq!(store.get(Column::Log, b"b").expect("a read"), None);
         let seen = view.page(Column::Log, b"a", b"z", 100).expect("a read");
         assert!(seen.is_empty(), "a view does not move");
 
         put(&store, b"b", b"4");
-        store.crash();
+        disk.crash();
         assert_eq!(store.get(Column::Log, b"b").expect("a read"), None);
     }
 
     #[test]
     fn a_page_ends_at_its_limit() {
-        let store = MemoryStore::new();
+        let store = MemoryStore::new().attach().expect("free");
         for key in [b"a", b"b", b"c"] {
             put(&store, key, &[0; 10]);
         }
-        assert_eq!(store.page(Column::Log, b"a", b"z", 1).expect("a read").len(), 1);
-        assert_eq!(store.page(Column::Log, b"a", b"z", 12).expect("a read").len(), 2);
-        assert_eq!(store.page(Column::Log, b"b", b"c", 100).expect("a read").len(), 1);
-        assert!(store.page(Column::Log, b"c", b"b", 100).expect("a read").is_empty());
+        assert_eq!(
+            store
+                .page(Column::Log, b"a", b"z", 1)
+                .expect("a read")
+                .len(),
+            1
+        );
+        assert_eq!(
+            store
+                .page(Column::Log, b"a", b"z", 12)
+                .expect("a read")
+                .len(),
+            2
+        );
+        assert_eq!(
+            store
+                .page(Column::Log, b"b", b"c", 100)
+                .expect("a read")
+                .len(),
+            1
+        );
+        assert!(
+            store
+                .page(Column::Log, b"c", b"b", 100)
+                .expect("a read")
+                .is_empty()
+        );
     }
 }

@@ -41,8 +41,8 @@ pub(crate) fn put_entry(ops: &mut Ops, entry: &Entry) {
 
 pub(crate) fn entry(key: &[u8], value: Vec<u8>) -> io::Result<Entry> {
     // From `Bytes`, so that the command is a slice of it and not a copy.
-    let record = wire::LogEntry::decode(bytes::Bytes::from(value))
-        .map_err(|_| Malformed("a log entry"))?;
+    let record =
+        wire::LogEntry::decode(bytes::Bytes::from(value)).map_err(|_| Malformed("a log entry"))?;
     if key != index_key(record.index) {
         return Err(Malformed("a log entry under a foreign index").into());
     }
@@ -54,7 +54,9 @@ pub(crate) fn put_vote(ops: &mut Ops, vote: &Vote) {
 }
 
 pub(crate) fn vote(kv: &dyn Kv) -> io::Result<Option<Vote>> {
-    let Some(bytes) = kv.get(Column::Meta, VOTE)? else { return Ok(None) };
+    let Some(bytes) = kv.get(Column::Meta, VOTE)? else {
+        return Ok(None);
+    };
     Ok(Some(codec::vote_from(Some(decode(&bytes, "the vote")?))?))
 }
 
@@ -63,8 +65,13 @@ pub(crate) fn put_purged(ops: &mut Ops, id: &LogId) {
 }
 
 pub(crate) fn purged(kv: &dyn Kv) -> io::Result<Option<LogId>> {
-    let Some(bytes) = kv.get(Column::Meta, PURGED)? else { return Ok(None) };
-    Ok(Some(codec::log_id_from(decode(&bytes, "the purge position")?)))
+    let Some(bytes) = kv.get(Column::Meta, PURGED)? else {
+        return Ok(None);
+    };
+    Ok(Some(codec::log_id_from(decode(
+        &bytes,
+        "the purge position",
+    )?)))
 }
 
 /// How far the state machine is.
@@ -87,7 +94,9 @@ pub(crate) fn put_applied(ops: &mut Ops, applied: &Applied) {
 }
 
 fn applied_from(bytes: Option<Vec<u8>>) -> io::Result<Applied> {
-    let Some(bytes) = bytes else { return Ok(Applied::default()) };
+    let Some(bytes) = bytes else {
+        return Ok(Applied::default());
+    };
     let record: wire::Applied = decode(&bytes, "the applied position")?;
     Ok(Applied {
         last: record.last.map(codec::log_id_from),

@@ -5,9 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rocksdb::{
-    BlockBasedOptions, BoundColumnFamily, ColumnFamilyDescriptor, DBWithThreadMode,
-    IteratorMode, MultiThreaded, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch,
-    WriteOptions,
+    BlockBasedOptions, BoundColumnFamily, ColumnFamilyDescriptor, DBWithThreadMode, IteratorMode,
+    MultiThreaded, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
 
 use super::kv::{Column, Kv, Op, Ops, Pair, View};
@@ -74,7 +73,8 @@ impl Rocks {
 }
 
 fn column_of(db: &Db, column: Column) -> io::Result<Arc<BoundColumnFamily<'_>>> {
-    db.cf_handle(column.name()).ok_or_else(|| io::Error::other("a column family is missing"))
+    db.cf_handle(column.name())
+        .ok_or_else(|| io::Error::other("a column family is missing"))
 }
 
 fn other(error: rocksdb::Error) -> io::Error {
@@ -124,7 +124,9 @@ impl Kv for Rocks {
                 Op::DeleteRange(from, to) => batch.delete_range_cf(handle, from, to),
             }
         }
-        self.db.write_opt(batch, &WriteOptions::default()).map_err(other)
+        self.db
+            .write_opt(batch, &WriteOptions::default())
+            .map_err(other)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -146,12 +148,16 @@ impl Kv for Rocks {
             return Ok(Vec::new());
         }
         let handle = self.column(column)?;
-        let found = self.db.iterator_cf_opt(&handle, range(from, to), IteratorMode::Start);
+        let found = self
+            .db
+            .iterator_cf_opt(&handle, range(from, to), IteratorMode::Start);
         collect(found, limit_bytes)
     }
 
     fn last(&self, column: Column) -> io::Result<Option<Pair>> {
-        let mut found = self.db.iterator_cf(&self.column(column)?, IteratorMode::End);
+        let mut found = self
+            .db
+            .iterator_cf(&self.column(column)?, IteratorMode::End);
         let last = found.next().transpose().map_err(other)?;
         Ok(last.map(|(k, v)| (k.into_vec(), v.into_vec())))
     }
@@ -163,16 +169,17 @@ impl Kv for Rocks {
         // in place (it is behind an `Arc`). The field order drops the snapshot first, and the
         // snapshot with its false lifetime never leaves the struct.
         let snapshot = unsafe {
-            std::mem::transmute::<
-                SnapshotWithThreadMode<'_, Db>,
-                SnapshotWithThreadMode<'static, Db>,
-            >(snapshot)
+            std::mem::transmute::<SnapshotWithThreadMode<'_, Db>, SnapshotWithThreadMode<'static, Db>>(
+                snapshot,
+            )
         };
         Box::new(RocksView { snapshot, db })
     }
 
     fn reclaim(&self, column: Column, from: &[u8], to: &[u8]) {
-        let Ok(handle) = self.column(column) else { return };
+        let Ok(handle) = self.column(column) else {
+            return;
+        };
         if from >= to {
             return;
         }
@@ -201,7 +208,9 @@ impl View for RocksView {
             return Ok(Vec::new());
         }
         let handle = column_of(&self.db, column)?;
-        let found = self.snapshot.iterator_cf_opt(&handle, range(from, to), IteratorMode::Start);
+        let found = self
+            .snapshot
+            .iterator_cf_opt(&handle, range(from, to), IteratorMode::Start);
         collect(found, limit_bytes)
     }
 }

@@ -50,14 +50,27 @@ pub fn restore_records(
     // The log begins after the records: whoever joins needs a snapshot, since there is no entry
     // to begin with. Term and index must not be 0, where a log without records begins.
     let last = log_id(at.term.max(1), at.index.max(1));
-    let peer = Peer { address: advertise_peer_addr.to_owned(), disk: creating.disk().to_vec() };
+    let peer = Peer {
+        address: advertise_peer_addr.to_owned(),
+        disk: creating.disk().to_vec(),
+    };
     let nodes = BTreeMap::from([(node_id, peer)]);
     let membership = Membership::new(vec![BTreeSet::from([node_id])], nodes)
         .map_err(|e| StartError::Config(e.to_string()))?;
     let membership = StoredMembership::new(Some(last), membership);
-    records::put_applied(&mut ops, &Applied { last: Some(last), membership, generation });
+    records::put_applied(
+        &mut ops,
+        &Applied {
+            last: Some(last),
+            membership,
+            generation,
+        },
+    );
     records::put_purged(&mut ops, &last);
-    let leader = LeaderId { term: last.leader_id.term, voted_for: node_id };
+    let leader = LeaderId {
+        term: last.leader_id.term,
+        voted_for: node_id,
+    };
     records::put_vote(&mut ops, &Vote::from_leader_id(leader, false));
     creating.db.write(&ops)?;
     creating.db.sync()?;

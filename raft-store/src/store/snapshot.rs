@@ -36,7 +36,10 @@ pub(crate) struct SnapshotData {
 #[derive(Clone, Debug)]
 enum Source {
     /// Readable also after its file has been deleted or renamed.
-    File { file: Arc<File>, temporary: Option<Arc<Temporary>> },
+    File {
+        file: Arc<File>,
+        temporary: Option<Arc<Temporary>>,
+    },
     Memory(Arc<Vec<u8>>),
 }
 
@@ -63,7 +66,9 @@ impl SnapshotData {
         match &self.bytes {
             Source::File { file, .. } => file.read_exact_at(&mut buffer, offset)?,
             Source::Memory(bytes) => {
-                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+                let start = usize::try_from(offset)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len());
                 let end = start + buffer.len();
                 buffer.copy_from_slice(&bytes[start..end]);
             }
@@ -108,7 +113,10 @@ impl SnapshotFiles {
                 std::fs::remove_file(&path)?;
             }
         }
-        Ok(Self { directory: directory.to_owned(), sequence: Mutex::new(0) })
+        Ok(Self {
+            directory: directory.to_owned(),
+            sequence: Mutex::new(0),
+        })
     }
 
     /// The published files, newest last.
@@ -125,10 +133,18 @@ impl SnapshotFiles {
     }
 
     fn current(&self) -> io::Result<Option<SnapshotData>> {
-        let Some(path) = self.published()?.pop() else { return Ok(None) };
+        let Some(path) = self.published()?.pop() else {
+            return Ok(None);
+        };
         let file = Arc::new(File::open(path)?);
         let len = file.metadata()?.len();
-        Ok(Some(SnapshotData { bytes: Source::File { file, temporary: None }, len }))
+        Ok(Some(SnapshotData {
+            bytes: Source::File {
+                file,
+                temporary: None,
+            },
+            len,
+        }))
     }
 
     fn publish(&self, last: Option<&LogId>, temporary: &Temporary) -> io::Result<()> {
@@ -157,7 +173,9 @@ impl Snapshots {
     /// Delete the current snapshot if it is damaged. This node's records are whole without it,
     /// and what is sent to peers, or installed after a crash, must be whole.
     pub(crate) fn drop_damaged(&self) -> io::Result<()> {
-        let Some(data) = self.current()? else { return Ok(()) };
+        let Some(data) = self.current()? else {
+            return Ok(());
+        };
         let Err(error) = SnapshotReader::open(&data).and_then(SnapshotReader::verify) else {
             return Ok(());
         };
@@ -200,7 +218,13 @@ impl Snapshots {
                 Sink::File(file, temporary)
             }
         };
-        Ok(SnapshotWriter { sink, len: 0, frames: 0, records: 0, checksum: 0 })
+        Ok(SnapshotWriter {
+            sink,
+            len: 0,
+            frames: 0,
+            records: 0,
+            checksum: 0,
+        })
     }
 
     /// A copy of what lies elsewhere.
@@ -216,9 +240,13 @@ impl Snapshots {
     /// nothing if it is current already, or if a newer one is.
     pub(crate) fn publish(&self, last: Option<&LogId>, data: &SnapshotData) -> io::Result<()> {
         match (self, &data.bytes) {
-            (Self::Files(f), Source::File { temporary: Some(temporary), .. }) => {
-                f.publish(last, temporary)
-            }
+            (
+                Self::Files(f),
+                Source::File {
+                    temporary: Some(temporary),
+                    ..
+                },
+            ) => f.publish(last, temporary),
             (Self::Files(f), _) if !f.directory.join(file_name(last)).exists() => {
                 self.publish(last, &self.copy(data)?)
             }
@@ -289,8 +317,12 @@ impl SnapshotWriter {
 
     /// `pairs` become one frame.
     pub(crate) fn records(&mut self, pairs: impl Iterator<Item = Pair>) -> io::Result<()> {
-        let records: Vec<_> =
-            pairs.map(|(k, v)| wire::Record { key: k.into(), value: v.into() }).collect();
+        let records: Vec<_> = pairs
+            .map(|(k, v)| wire::Record {
+                key: k.into(),
+                value: v.into(),
+            })
+            .collect();
         self.records += records.len() as u64;
         self.frame(Frame::Records(wire::SnapshotRecords { records }))
     }
@@ -309,11 +341,17 @@ impl SnapshotWriter {
         let bytes = match self.sink {
             Sink::File(file, temporary) => {
                 file.sync_all()?;
-                Source::File { file: Arc::new(file), temporary: Some(Arc::new(temporary)) }
+                Source::File {
+                    file: Arc::new(file),
+                    temporary: Some(Arc::new(temporary)),
+                }
             }
             Sink::Memory(buffer) => Source::Memory(Arc::new(buffer)),
         };
-        Ok(SnapshotData { bytes, len: self.len })
+        Ok(SnapshotData {
+            bytes,
+            len: self.len,
+        })
     }
 }
 
@@ -332,7 +370,11 @@ pub(crate) fn write(
         let Some((last, _)) = pairs.last() else { break };
         from = last.clone();
         from.push(0);
-        writer.records(pairs.into_iter().map(|(key, value)| (key[8..].to_vec(), value)))?;
+        writer.records(
+            pairs
+                .into_iter()
+                .map(|(key, value)| (key[8..].to_vec(), value)),
+        )?;
     }
     writer.trailer()?;
     Ok((applied, writer.finish()?))
@@ -383,8 +425,10 @@ impl<'a> SnapshotReader<'a> {
 
     fn frame(&mut self) -> io::Result<Frame> {
         let header = self.data.read_at(self.offset, 8)?;
-        let header: [u8; 8] =
-            header.as_ref().try_into().map_err(|_| Malformed("a snapshot cut short"))?;
+        let header: [u8; 8] = header
+            .as_ref()
+            .try_into()
+            .map_err(|_| Malformed("a snapshot cut short"))?;
         let [l0, l1, l2, l3, c0, c1, c2, c3] = header;
         let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
         let checksum = u32::from_le_bytes([c0, c1, c2, c3]);
@@ -423,7 +467,11 @@ impl<'a> SnapshotReader<'a> {
                     && t.frames == self.frames
                     && t.checksum == self.checksum
                     && self.offset == self.data.len();
-                if whole { Ok(None) } else { Err(Malformed("a snapshot with a wrong trailer").into()) }
+                if whole {
+                    Ok(None)
+                } else {
+                    Err(Malformed("a snapshot with a wrong trailer").into())
+                }
             }
         }
     }
@@ -442,17 +490,25 @@ mod tests {
 
     fn sample(snapshots: &Snapshots) -> SnapshotData {
         let mut writer = snapshots.writer().expect("a writer");
-        let applied = Applied { last: Some(log_id(2, 7)), ..Applied::default() };
+        let applied = Applied {
+            last: Some(log_id(2, 7)),
+            ..Applied::default()
+        };
         writer.head("c", &applied).expect("a head");
         for i in 0..3u8 {
-            writer.records([(vec![i], vec![i; 100])].into_iter()).expect("records");
+            writer
+                .records([(vec![i], vec![i; 100])].into_iter())
+                .expect("records");
         }
         writer.trailer().expect("a trailer");
         writer.finish().expect("a snapshot")
     }
 
     fn memory(bytes: Vec<u8>) -> SnapshotData {
-        SnapshotData { len: bytes.len() as u64, bytes: Source::Memory(Arc::new(bytes)) }
+        SnapshotData {
+            len: bytes.len() as u64,
+            bytes: Source::Memory(Arc::new(bytes)),
+        }
     }
 
     fn verify(data: &SnapshotData) -> io::Result<SnapshotMeta> {
@@ -462,10 +518,16 @@ mod tests {
     #[test]
     fn every_damage_is_noticed() {
         let data = sample(&Snapshots::Memory(Arc::default()));
-        assert_eq!(verify(&data).expect("whole").last_log_id, Some(log_id(2, 7)));
+        assert_eq!(
+            verify(&data).expect("whole").last_log_id,
+            Some(log_id(2, 7))
+        );
         let bytes = data.read_at(0, usize::MAX).expect("a read").to_vec();
         for cut in 0..bytes.len() {
-            assert!(verify(&memory(bytes[..cut].to_vec())).is_err(), "cut at {cut}");
+            assert!(
+                verify(&memory(bytes[..cut].to_vec())).is_err(),
+                "cut at {cut}"
+            );
         }
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
@@ -474,7 +536,10 @@ mod tests {
         }
         let mut longer = bytes;
         longer.push(0);
-        assert!(verify(&memory(longer)).is_err(), "something after the trailer");
+        assert!(
+            verify(&memory(longer)).is_err(),
+            "something after the trailer"
+        );
     }
 
     #[test]
@@ -484,19 +549,29 @@ mod tests {
             let files = SnapshotFiles::open(directory.path()).expect("open");
             Snapshots::Files(Arc::new(files))
         };
-        let count = || std::fs::read_dir(directory.path()).expect("a listing").count();
+        let count = || {
+            std::fs::read_dir(directory.path())
+                .expect("a listing")
+                .count()
+        };
         let snapshots = open();
         drop(sample(&snapshots));
         assert_eq!(count(), 0, "what is not published disappears");
 
         let data = sample(&snapshots);
         assert!(snapshots.current().expect("a read").is_none());
-        snapshots.publish(Some(&log_id(2, 7)), &data).expect("published");
+        snapshots
+            .publish(Some(&log_id(2, 7)), &data)
+            .expect("published");
         let newer = sample(&snapshots);
-        snapshots.publish(Some(&log_id(2, 9)), &newer).expect("published");
+        snapshots
+            .publish(Some(&log_id(2, 9)), &newer)
+            .expect("published");
         drop(newer);
         let older = sample(&snapshots);
-        snapshots.publish(Some(&log_id(2, 8)), &older).expect("not published");
+        snapshots
+            .publish(Some(&log_id(2, 8)), &older)
+            .expect("not published");
         drop(older);
         assert_eq!(count(), 1);
         verify(&data).expect("a deleted file is readable by those who had it");

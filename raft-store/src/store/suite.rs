@@ -38,13 +38,15 @@ fn parts(
     syncer: Arc<Syncer>,
     snapshots: Snapshots,
 ) -> Result<(LogStore, Machine), StorageError<TypeConfig>> {
-    let failed = |e: String| StorageError::from_io_error(
-        openraft::ErrorSubject::Store,
-        openraft::ErrorVerb::Read,
-        std::io::Error::other(e),
-    );
-    let log = LogStore::open(Arc::clone(&kv), Arc::clone(&syncer))
-        .map_err(|e| failed(e.to_string()))?;
+    let failed = |e: String| {
+        StorageError::from_io_error(
+            openraft::ErrorSubject::Store,
+            openraft::ErrorVerb::Read,
+            std::io::Error::other(e),
+        )
+    };
+    let log =
+        LogStore::open(Arc::clone(&kv), Arc::clone(&syncer)).map_err(|e| failed(e.to_string()))?;
     let machine = Machine::open(Box::new(Nothing), kv, syncer, snapshots, "suite".into())
         .map_err(|e| failed(e.to_string()))?;
     Ok((log, machine))
@@ -56,7 +58,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine> for InMemory {
     async fn build(&self) -> Result<((), LogStore, Machine), StorageError<TypeConfig>> {
         let store = MemoryStore::new();
         let snapshots = Snapshots::Memory(Arc::clone(&store.snapshots));
-        let kv: Arc<dyn Kv> = Arc::new(store);
+        let kv: Arc<dyn Kv> = Arc::new(store.attach().expect("free"));
         let syncer = Arc::new(Syncer::inline(Arc::clone(&kv)));
         let (log, machine) = parts(kv, syncer, snapshots)?;
         Ok(((), log, machine))

@@ -37,7 +37,8 @@ impl Waiter {
 /// Makes writes durable. After the first failure nothing is ever durable again: a second attempt
 /// may succeed although the pages of the first were dropped.
 pub(crate) struct Syncer {
-    kv: Arc<dyn Kv>,
+    /// Let go at the end, so that the store can close.
+    kv: Mutex<Option<Arc<dyn Kv>>>,
     thread: Mutex<Option<Thread>>,
     failed: Arc<Mutex<Option<String>>>,
     syncs: Arc<AtomicU64>,
@@ -51,7 +52,12 @@ struct Thread {
 impl Syncer {
     /// Syncs in the caller's thread: for a store whose sync costs nothing.
     pub(crate) fn inline(kv: Arc<dyn Kv>) -> Self {
-        Self { kv, thread: Mutex::new(None), failed: Arc::default(), syncs: Arc::default() }
+        Self {
+            kv: Mutex::new(Some(kv)),
+            thread: Mutex::new(None),
+            failed: Arc::default(),
+            syncs: Arc::default(),
+        }
     }
 
     /// Syncs in a thread of its own.
@@ -79,13 +85,17 @@ impl Syncer {
     pub(crate) async fn barrier(&self) -> io::Result<()> {
         let (to, done) = oneshot::channel();
         self.submit(Waiter::Caller(to));
-        done.await.map_err(|_| io::Error::other("the sync thread has ended"))?
+        done.await
+            .map_err(|_| io::Error::other("the sync thread has ended"))?
     }
 
     fn submit(&self, waiter: Waiter) {
         let sender = self.thread.lock().as_ref().map(|t| t.waiters.clone());
         match sender {
-            None => complete(&*self.kv, vec![waiter], &self.failed, &self.syncs),
+            None => match self.kv.lock().clone() {
+                Some(kv) => complete(&*kv, vec![waiter], &self.failed, &self.syncs),
+                None => waiter.complete(&Err("the store is closed".into())),
+            },
             Some(sender) => {
                 if let Err(mpsc::SendError(waiter)) = sender.send(waiter) {
                     waiter.complete(&Err("the sync thread has ended".into()));
@@ -96,7 +106,10 @@ impl Syncer {
 
     /// Serve those who wait, then end the thread. Blocks for one sync.
     pub(crate) fn close(&self) {
-        let Some(thread) = self.thread.lock().take() else { return };
+        self.kv.lock().take();
+        let Some(thread) = self.thread.lock().take() else {
+            return;
+        };
         *self.failed.lock() = Some("the store is closed".into());
         drop(thread.waiters);
         if thread.handle.join().is_err() {

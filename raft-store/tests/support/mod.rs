@@ -86,7 +86,10 @@ impl StateMachine for Map {
 
 /// Cuts connections: dials fail, and what is open ends, between nodes that are apart.
 #[derive(Clone, Debug, Default)]
-pub struct Cuts(Arc<Mutex<std::collections::BTreeSet<(NodeId, NodeId)>>>, Arc<AtomicU64>);
+pub struct Cuts(
+    Arc<Mutex<std::collections::BTreeSet<(NodeId, NodeId)>>>,
+    Arc<AtomicU64>,
+);
 
 impl Cuts {
     pub fn isolate(&self, node: NodeId, others: &[NodeId]) {
@@ -205,13 +208,19 @@ impl Cluster {
             this.disks.insert(id, Disk::Memory(MemoryStore::new()));
             this.start(id).await;
         }
-        this.node(1).bootstrap(this.members()).await.expect("formed");
+        this.node(1)
+            .bootstrap(this.members())
+            .await
+            .expect("formed");
         this.leader().await;
         this
     }
 
     pub fn members(&self) -> BTreeMap<NodeId, String> {
-        self.nodes.keys().map(|id| (*id, self.addresses[id].clone())).collect()
+        self.nodes
+            .keys()
+            .map(|id| (*id, self.addresses[id].clone()))
+            .collect()
     }
 
     pub fn node(&self, id: NodeId) -> &RaftNode {
@@ -231,13 +240,20 @@ impl Cluster {
         // Machines that run tests are busy: elections must come from cuts, not from load.
         config.heartbeat_ms = 100;
         config.election_ms = (500, 1000);
-        config.dialer = Arc::new(CutDialer { from: id, cuts: self.cuts.clone() });
+        config.dialer = Arc::new(CutDialer {
+            from: id,
+            cuts: self.cuts.clone(),
+        });
         (self.tune)(&mut config);
         config
     }
 
     pub async fn start(&mut self, id: NodeId) {
-        let bind = self.addresses.get(&id).cloned().unwrap_or_else(|| "127.0.0.1:0".into());
+        let bind = self
+            .addresses
+            .get(&id)
+            .cloned()
+            .unwrap_or_else(|| "127.0.0.1:0".into());
         let listener = until("the address is free", || async {
             TcpListener::bind(&bind).await.ok()
         })
@@ -263,7 +279,15 @@ impl Cluster {
                 () = stopped => {}
             }
         });
-        self.nodes.insert(id, Running { node, map, stop, serving });
+        self.nodes.insert(
+            id,
+            Running {
+                node,
+                map,
+                stop,
+                serving,
+            },
+        );
     }
 
     /// End a node in good order; its disk stays.
@@ -272,6 +296,12 @@ impl Cluster {
         let _ = running.stop.send(());
         running.serving.await.expect("the server ends");
         running.node.shutdown().await;
+    }
+
+    /// Power fails at a node in memory; a prefix of its unsynced writes may have got through.
+    pub async fn crash(&mut self, id: NodeId, keep: usize) {
+        self.disks[&id].memory().crash_keeping(keep);
+        self.stop(id).await;
     }
 
     /// Who leads with a confirmed quorum.
@@ -327,7 +357,10 @@ impl Cluster {
 }
 
 /// Try until it gives something.
-pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut attempt: impl FnMut() -> F) -> T {
+pub async fn until<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut attempt: impl FnMut() -> F,
+) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = attempt().await {
