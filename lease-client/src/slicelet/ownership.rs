@@ -19,6 +19,16 @@ pub enum OwnershipEvent {
         /// When.
         at_ns: u64,
     },
+    /// No guard is given after `at_ns`; those in flight verify on. An `End` follows, unless the
+    /// handoff is refused.
+    Frozen {
+        /// Which slice.
+        slice: Slice,
+        /// At which token.
+        token: FencingToken,
+        /// When.
+        at_ns: u64,
+    },
     /// No guard is given and none verifies after `at_ns`.
     End {
         /// Which slice.

@@ -179,12 +179,15 @@ impl Publisher {
     fn replace(&mut self, local: Vec<Local>, changes: &mut Changes) {
         let mut old: BTreeMap<SliceKey, Held> =
             std::mem::take(&mut self.held).into_iter().map(|held| (held.slice.first(), held)).collect();
-        let (mut held, mut begun) = (Vec::new(), Vec::new());
+        let (mut held, mut begun, mut frozen) = (Vec::new(), Vec::new(), Vec::new());
         for part in local.iter().filter(|part| owns(&part.part)) {
             let same = |old: &Held| old.slice == part.slice && old.epoch == part.epoch && old.cell.is_valid();
             if old.get(&part.slice.first()).is_some_and(same)
                 && let Some(known) = old.remove(&part.slice.first())
             {
+                if !known.frozen && matches!(part.part, Part::Frozen(_)) {
+                    frozen.push((part.slice, part.epoch));
+                }
                 held.push(keep(known, part));
             } else {
                 held.extend(self.take_in(part, &old, &mut begun, changes));
@@ -197,6 +200,7 @@ impl Publisher {
         for held in self.held.iter().filter(|held| held.frozen) {
             held.cells().for_each(|cell| cell.freeze(Arc::clone(&self.waiter)));
         }
+        self.log_frozen(&frozen);
         for old in old.into_values() {
             if self.still_owned(old.slice) {
                 // Split or merged: guards in flight stay valid, new ones go to the new cells.
@@ -354,6 +358,15 @@ impl Publisher {
             let at_ns = self.shared.clock.stamp_ns();
             for (slice, epoch) in begun {
                 log(OwnershipEvent::Begin { slice: *slice, token: epoch.token(), at_ns });
+            }
+        }
+    }
+
+    fn log_frozen(&mut self, frozen: &[(Slice, Epoch)]) {
+        if let Some(log) = self.log.as_mut().filter(|_| !frozen.is_empty()) {
+            let at_ns = self.shared.clock.stamp_ns();
+            for (slice, epoch) in frozen {
+                log(OwnershipEvent::Frozen { slice: *slice, token: epoch.token(), at_ns });
             }
         }
     }
