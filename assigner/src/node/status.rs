@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::shared::Shared;
+
 /// A node at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct NodeStatus {
@@ -67,4 +69,48 @@ pub struct MemberStatus {
     pub voter: bool,
     /// Entries it lacks of the leader's log; known on the leader only.
     pub lag: Option<u64>,
+}
+
+impl NodeStatus {
+    pub(super) fn of(shared: &Shared) -> Self {
+        let raft = shared.raft.status();
+        let index = |at: Option<leasehold_raft_store::LogPosition>| at.map_or(0, |at| at.index);
+        let member = |member: leasehold_raft_store::Member| MemberStatus {
+            node_id: member.id,
+            address: member.address,
+            voter: member.voter,
+            lag: member.lag,
+        };
+        let table = shared.replica.table();
+        Self {
+            cluster: shared.config.cluster.clone(),
+            node_id: shared.config.node_id,
+            address: shared.address.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            role: raft.leadership.role.into(),
+            term: raft.leadership.term,
+            leader: raft.leadership.leader,
+            committed_index: index(raft.committed),
+            applied_index: index(raft.applied),
+            incarnation: table.incarnation().get(),
+            restore_wait: table.restore_wait().is_some(),
+            halted: shared.halted.lock().clone(),
+            members: raft.members.into_iter().map(member).collect(),
+            targets: table.targets().count(),
+            sessions: table.targets().map(|target| target.live_sessions().count()).sum(),
+            watchers: usize::try_from(shared.metrics.watchers.get()).unwrap_or(0),
+        }
+    }
+}
+
+impl From<leasehold_raft_store::Role> for Role {
+    fn from(role: leasehold_raft_store::Role) -> Self {
+        match role {
+            leasehold_raft_store::Role::Learner => Role::Learner,
+            leasehold_raft_store::Role::Follower => Role::Follower,
+            leasehold_raft_store::Role::Candidate => Role::Candidate,
+            leasehold_raft_store::Role::Leader => Role::Leader,
+            leasehold_raft_store::Role::Stopped => Role::Stopped,
+        }
+    }
 }

@@ -1,0 +1,247 @@
+//! When to plan: after whatever changed, one plan per target at a time, and not before the leader
+//! knows enough.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use leasehold_proto::command::{Command, PlanStep, Reply};
+use leasehold_proto::error::Rejection;
+use leasehold_proto::table::TargetState;
+use leasehold_proto::{ClockTime, SessionId, SliceKey, TargetName};
+use leasehold_raft_store::ProposeError;
+
+use super::streams::IdMap;
+use super::{Leader, Proposal};
+use crate::planner::{self, Health, Load, Snapshot};
+
+/// Pause after a plan that could not be proposed.
+const RETRY: Duration = Duration::from_millis(20);
+/// Pause after a plan of which nothing was accepted although nothing had changed.
+const REJECTED_PAUSE: Duration = Duration::from_millis(200);
+/// Pause while nothing may be granted at all.
+const RESTORE_PAUSE: Duration = Duration::from_millis(100);
+/// A target is planned at most one part in so many of the time.
+const SHARE_OF_TIME: u32 = 8;
+
+/// What is known for planning in this term.
+#[derive(Default)]
+pub(super) struct Plans {
+    /// The target of every session that is not closed.
+    homes: IdMap<SessionId, TargetName>,
+    /// Sessions that were not answered in this term yet.
+    fresh: IdMap<SessionId, ()>,
+    /// Those of them that the term began with and that are not suspected: wait for them a moment.
+    unheard: BTreeSet<SessionId>,
+    /// Until when to wait for them.
+    hear_until: Option<ClockTime>,
+    targets: BTreeMap<TargetName, TargetPlan>,
+}
+
+#[derive(Default)]
+struct TargetPlan {
+    dirty: bool,
+    proposed: bool,
+    not_before: Option<ClockTime>,
+    /// Sessions whose lease ran out, and when.
+    lapses: Vec<(ClockTime, SessionId)>,
+    /// Vacant slices are not granted before.
+    settle_until: Option<ClockTime>,
+}
+
+impl Plans {
+    pub(super) fn note_home(&mut self, session: SessionId, target: &TargetName) {
+        if self.homes.insert(session, target.clone()).is_none() {
+            self.fresh.insert(session, ());
+        }
+    }
+
+    pub(super) fn home_of(&self, session: SessionId) -> Option<TargetName> {
+        self.homes.get(&session).cloned()
+    }
+
+    pub(super) fn homes(&self) -> Vec<SessionId> {
+        self.homes.keys().copied().collect()
+    }
+
+    /// The table is complete: plan from now on, but give the sessions that are there until
+    /// `hear_until` to be heard.
+    pub(super) fn begin(&mut self, hear_until: ClockTime) {
+        self.unheard = self.fresh.keys().copied().collect();
+        self.hear_until = Some(hear_until);
+    }
+
+    pub(super) fn touched(&mut self, targets: impl IntoIterator<Item = TargetName>) {
+        for target in targets {
+            self.targets.entry(target).or_default().dirty = true;
+        }
+    }
+
+    /// On the path of every renewal.
+    pub(super) fn answered(&mut self, session: SessionId) {
+        if !self.fresh.is_empty() && self.fresh.remove(&session).is_some() {
+            self.unheard.remove(&session);
+            self.touched(self.home_of(session));
+        }
+    }
+
+    pub(super) fn suspected(&mut self, session: SessionId) {
+        self.unheard.remove(&session);
+        self.touched(self.home_of(session));
+    }
+
+    pub(super) fn trusted(&mut self, session: SessionId) {
+        self.touched(self.home_of(session));
+    }
+
+    pub(super) fn session_closed(&mut self, session: SessionId) {
+        self.fresh.remove(&session);
+        self.unheard.remove(&session);
+        let home = self.homes.remove(&session);
+        self.touched(home);
+    }
+
+    pub(super) fn target_gone(&mut self, target: &TargetName) {
+        self.targets.remove(target);
+    }
+
+    fn waits_to_hear(&self, now: ClockTime) -> bool {
+        !self.unheard.is_empty() && self.hear_until.is_some_and(|until| now < until)
+    }
+
+    fn postpone(&mut self, until: ClockTime) {
+        for plan in self.targets.values_mut().filter(|plan| plan.dirty) {
+            plan.not_before = Some(until);
+        }
+    }
+
+    pub(super) fn wake_at(&self) -> Option<ClockTime> {
+        let waiting = |plan: &TargetPlan| {
+            let settled = plan.settle_until;
+            if plan.dirty && !plan.proposed { plan.not_before.or(self.hear_until).into_iter().chain(settled).min() } else { settled }
+        };
+        self.targets.values().filter_map(waiting).min()
+    }
+}
+
+impl Leader {
+    /// Plans every target of which something changed, unless its last plan is still on its way.
+    pub(super) fn plan(&mut self) {
+        let now = self.clock.now();
+        self.end_settling(now);
+        if self.plans.waits_to_hear(now) {
+            return;
+        }
+        if self.is_halted() || self.shared.replica.table().restore_wait().is_some() {
+            return self.plans.postpone(now + RESTORE_PAUSE);
+        }
+        let due = |plan: &TargetPlan| plan.dirty && !plan.proposed && plan.not_before.is_none_or(|at| at <= now);
+        let due: Vec<TargetName> =
+            self.plans.targets.iter().filter(|(_, plan)| due(plan)).map(|(name, _)| name.clone()).collect();
+        for name in due {
+            self.plan_target(name, now);
+        }
+        self.plans.hear_until = None;
+    }
+
+    fn plan_target(&mut self, name: TargetName, now: ClockTime) {
+        let planned = {
+            let table = self.shared.replica.table();
+            table.target(&name).filter(|target| !target.is_deleted()).map(|target| {
+                let snapshot = self.snapshot(target);
+                let seed = self.shared.config.planner.seed;
+                (target.config_version(), planner::plan(&snapshot, &Load::default(), seed))
+            })
+        };
+        let took = self.clock.now().since(now);
+        let plan = self.plans.targets.entry(name.clone()).or_default();
+        plan.dirty = false;
+        plan.not_before = Some(now + took * SHARE_OF_TIME);
+        let Some((config_version, steps)) = planned.filter(|(_, steps)| !steps.is_empty()) else { return };
+        plan.proposed = true;
+        tracing::debug!(target_name = %name, steps = steps.len(), "planned");
+        self.shared.metrics.plan_steps.inc_by(steps.len() as u64);
+        let begun = steps.iter().filter(|step| matches!(step, PlanStep::BeginHandoff { .. })).count();
+        self.shared.metrics.handoffs_planned.inc_by(begun as u64);
+        self.propose(Proposal::Plan(name.clone()), Command::ApplyPlan { target: name, config_version, steps });
+    }
+
+    fn snapshot<'a>(&self, target: &'a TargetState) -> Snapshot<'a> {
+        let health = |id: SessionId, draining: bool| Health {
+            may_receive: self.grantor.may_receive(id),
+            draining,
+            suspected: self.grantor.is_suspected(id),
+        };
+        let settling = self.plans.targets.get(target.name()).is_some_and(|plan| plan.settle_until.is_some());
+        Snapshot {
+            slices: target.slices().collect(),
+            sessions: target.live_sessions().map(|session| (session.id, health(session.id, session.draining))).collect(),
+            mode: target.mode(),
+            max_open_handoffs: target.config().max_open_handoffs as usize,
+            held: target.config().hold.is_some(),
+            settling,
+            warm_successors: self.shared.config.planner.warm_successors,
+        }
+    }
+
+    /// Steps that lost their compare-and-set need nothing: what beat them has marked the target.
+    pub(super) fn plan_proposed(&mut self, name: &TargetName, result: &Result<Reply, ProposeError>) {
+        let now = self.clock.now();
+        let plan = self.plans.targets.entry(name.clone()).or_default();
+        plan.proposed = false;
+        match result {
+            Ok(Reply::Plan(results)) => {
+                let rejected = results.iter().filter(|result| result.is_err()).count();
+                self.shared.metrics.plan_steps_rejected.inc_by(rejected as u64);
+                if rejected > 0 {
+                    plan.dirty = true;
+                }
+                if rejected == results.len() {
+                    plan.not_before = Some(now + REJECTED_PAUSE);
+                }
+            }
+            Ok(Reply::Rejected(Rejection::UnknownTarget(_) | Rejection::TargetLeaving(..))) => {}
+            Ok(_) | Err(_) => {
+                plan.dirty = true;
+                plan.not_before = Some(now + RETRY);
+            }
+        }
+    }
+
+    /// Who gets what an expiring session holds.
+    pub(super) fn successors_of(&self, name: &TargetName, session: SessionId) -> Vec<(SliceKey, SessionId)> {
+        let table = self.shared.replica.table();
+        let Some(target) = table.target(name).filter(|target| !target.is_deleted()) else { return Vec::new() };
+        planner::successors(&self.snapshot(target), session, self.shared.config.planner.seed)
+    }
+
+    /// ◆ When at least half of a target's sessions, and at least two, lapse together, the fault is
+    /// likelier the network's or this side's: what falls vacant waits instead of going to the
+    /// first pod that returns.
+    pub(super) fn note_lapse(&mut self, name: &TargetName, session: SessionId) {
+        let now = self.clock.now();
+        let table = self.shared.replica.table();
+        let Some(target) = table.target(name) else { return };
+        let window = self.shared.config.planner.settle_window.unwrap_or(target.config().ttl);
+        let live: BTreeSet<SessionId> = target.live_sessions().map(|session| session.id).collect();
+        let plan = self.plans.targets.entry(name.clone()).or_default();
+        plan.lapses.retain(|(at, _)| *at + window > now);
+        plan.lapses.push((now, session));
+        let gone = plan.lapses.iter().filter(|(_, session)| !live.contains(session)).count();
+        let silent = live.iter().filter(|id| self.grantor.is_suspected(**id)).count();
+        let lapsed = gone + silent;
+        if lapsed >= 2 && lapsed * 2 >= gone + live.len() && !window.is_zero() {
+            tracing::warn!(target_name = %name, lapsed, "many sessions have lapsed together; waiting before granting");
+            plan.settle_until = Some(now + window);
+        }
+    }
+
+    fn end_settling(&mut self, now: ClockTime) {
+        for plan in self.plans.targets.values_mut() {
+            if plan.settle_until.is_some_and(|until| until <= now) {
+                plan.settle_until = None;
+                plan.dirty = true;
+            }
+        }
+    }
+}
+

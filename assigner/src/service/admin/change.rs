@@ -1,0 +1,195 @@
+//! Changes of targets, slices, handoffs and sessions.
+
+use leasehold_proto::command::{CloseProof, Command, PlanStep, Reply};
+use leasehold_proto::target::Mode;
+use leasehold_proto::wire::admin::{
+    CancelHandoff, CloseSession, CreateTarget, DeleteTarget, DrainSession, ForgetGhost, MergeSlices, MoveSlice, MoveTo,
+    SliceToMove, SplitSlice, UpdateTarget,
+};
+use leasehold_proto::wire::listing::SliceMoved;
+use leasehold_proto::wire::pb;
+use leasehold_proto::wire::status::Refusal;
+use leasehold_proto::{HandoffId, SessionId, Slice, SliceKey, TargetName};
+
+use super::{AdminService, audit};
+use leasehold_proto::table::TargetState;
+use leasehold_proto::view::Assigned;
+
+type Done<T> = Result<T, Refusal>;
+
+impl AdminService {
+    pub(super) async fn create(&self, request: CreateTarget) -> Done<pb::CreateTargetReply> {
+        self.must_lead().await?;
+        self.check_ttl(request.config.ttl)?;
+        let CreateTarget { target, config, initial_slices, reason } = request;
+        audit("create target", &target, reason.as_deref());
+        self.shared.propose(&Command::CreateTarget { target, config, initial_slices }).await?;
+        Ok(pb::CreateTargetReply {})
+    }
+
+    pub(super) async fn update(&self, request: UpdateTarget) -> Done<pb::UpdateTargetReply> {
+        self.must_lead().await?;
+        if let Some(ttl) = request.change.ttl {
+            self.check_ttl(ttl)?;
+        }
+        let UpdateTarget { target, expected_version, change, reason } = request;
+        audit("update target", &format_args!("{target} {change:?}"), reason.as_deref());
+        self.shared.propose(&Command::UpdateTarget { target, expected_version, change }).await?;
+        Ok(pb::UpdateTargetReply {})
+    }
+
+    pub(super) async fn delete(&self, request: DeleteTarget) -> Done<pb::DeleteTargetReply> {
+        self.must_lead().await?;
+        let DeleteTarget { target, expected_version, reason } = request;
+        audit("delete target", &target, reason.as_deref());
+        self.shared.propose(&Command::DeleteTarget { target, expected_version }).await?;
+        Ok(pb::DeleteTargetReply {})
+    }
+
+    pub(super) async fn forget(&self, request: ForgetGhost) -> Done<pb::ForgetGhostReply> {
+        self.must_lead().await?;
+        let ForgetGhost { target, session, reason } = request;
+        let which = session.map_or_else(|| "every ghost".to_owned(), |session| session.to_string());
+        audit("forget ghost", &format_args!("{target} {which}"), Some(&reason));
+        self.shared.propose(&Command::ForgetGhost { target, session, reason }).await?;
+        Ok(pb::ForgetGhostReply {})
+    }
+
+    pub(super) async fn cancel(&self, request: CancelHandoff) -> Done<pb::CancelHandoffReply> {
+        self.must_lead().await?;
+        let CancelHandoff { target, handoff, reason } = request;
+        audit("ask to cancel", &format_args!("{target} {handoff}"), reason.as_deref());
+        self.shared.propose(&Command::AskCancel { target, handoff }).await?;
+        Ok(pb::CancelHandoffReply {})
+    }
+
+    pub(super) async fn drain(&self, request: DrainSession) -> Done<pb::DrainSessionReply> {
+        self.must_lead().await?;
+        let DrainSession { target, session, reason } = request;
+        audit("drain session", &format_args!("{target} {session}"), reason.as_deref());
+        self.shared.propose(&Command::DrainSession { target, session }).await?;
+        Ok(pb::DrainSessionReply {})
+    }
+
+    pub(super) async fn close(&self, request: CloseSession) -> Done<pb::CloseSessionReply> {
+        self.must_lead().await?;
+        let CloseSession { target, session, reason } = request;
+        audit("close session", &format_args!("{target} {session}"), Some(&reason));
+        self.shared.propose(&Command::CloseSession { target, session, proof: CloseProof::Reaped }).await?;
+        Ok(pb::CloseSessionReply {})
+    }
+
+    /// Strong: begins a handoff. Eventual, or vacant before: moves at once.
+    pub(super) async fn relocate(&self, request: MoveSlice) -> Done<pb::MoveSliceReply> {
+        self.must_lead().await?;
+        let MoveSlice { target, which, to, reason } = request;
+        let (version, slice, to, step) = self.read(&target, |state| {
+            let (slice, assigned) = find(state, which)?;
+            let to = receiver(state, &to)?;
+            let step = match (state.mode(), assigned.owner) {
+                (Mode::Eventual, from) => PlanStep::Reassign { slice, from, to },
+                (_, None) => PlanStep::Grant { slice, to },
+                (_, Some(from)) => PlanStep::BeginHandoff { slice, from, to },
+            };
+            Ok((state.config_version(), slice, to, step))
+        })?;
+        audit("move slice", &format_args!("{target} {slice} to {to}"), reason.as_deref());
+        let begins = matches!(step, PlanStep::BeginHandoff { .. });
+        self.apply_step(&target, version, step).await?;
+        let handoff = if begins { self.open_handoff(&target, slice, to)? } else { None };
+        Ok((&SliceMoved { handoff }).into())
+    }
+
+    pub(super) async fn split(&self, request: SplitSlice) -> Done<pb::SplitSliceReply> {
+        self.must_lead().await?;
+        let SplitSlice { target, at, reason } = request;
+        let (version, step) = self.read(&target, |state| {
+            let (slice, assigned) = find(state, SliceToMove::Holding(at))?;
+            Ok((state.config_version(), PlanStep::Split { slice, owner: assigned.owner, at }))
+        })?;
+        audit("split slice", &format_args!("{target} at {at}"), reason.as_deref());
+        self.apply_step(&target, version, step).await?;
+        Ok(pb::SplitSliceReply {})
+    }
+
+    pub(super) async fn merge(&self, request: MergeSlices) -> Done<pb::MergeSlicesReply> {
+        self.must_lead().await?;
+        let MergeSlices { target, slice_key, reason } = request;
+        let (version, step) = self.read(&target, |state| merge_step(state, slice_key))?;
+        audit("merge slices", &format_args!("{target} at {slice_key}"), reason.as_deref());
+        self.apply_step(&target, version, step).await?;
+        Ok(pb::MergeSlicesReply {})
+    }
+
+    /// Refused early by those who cannot make the change, so that callers find the leader.
+    pub(super) async fn must_lead(&self) -> Done<()> {
+        let leader = self.shared.leader()?;
+        let mut ready = leader.ready.clone();
+        let ended = || Refusal::NotLeader { leader: self.shared.leader_address() };
+        ready.wait_for(|ready| *ready).await.map(|_| ()).map_err(|_| ended())
+    }
+
+    fn check_ttl(&self, ttl: std::time::Duration) -> Done<()> {
+        self.shared.config.timers.check_ttl(ttl).map_err(Refusal::Invalid)
+    }
+
+    fn read<T>(&self, target: &TargetName, look: impl FnOnce(&TargetState) -> Done<T>) -> Done<T> {
+        look(self.shared.replica.table().target(target).ok_or(Refusal::UnknownTarget)?)
+    }
+
+    async fn apply_step(&self, target: &TargetName, config_version: u64, step: PlanStep) -> Done<()> {
+        let command = Command::ApplyPlan { target: target.clone(), config_version, steps: vec![step] };
+        match self.shared.propose(&command).await? {
+            Reply::Plan(results) => match results.into_iter().find_map(Result::err) {
+                Some(rejection) => Err((&rejection).into()),
+                None => Ok(()),
+            },
+            _ => Err(Refusal::Internal("a plan was answered with something else".into())),
+        }
+    }
+
+    /// The handoff just begun; none if it has ended already.
+    fn open_handoff(&self, target: &TargetName, slice: Slice, to: SessionId) -> Done<Option<HandoffId>> {
+        self.read(target, |state| {
+            let handoff = state.slice_of(slice.first()).and_then(|(_, assigned)| assigned.handoff);
+            Ok(handoff.filter(|handoff| handoff.to == to).map(|handoff| handoff.id))
+        })
+    }
+}
+
+fn find(state: &TargetState, which: SliceToMove) -> Done<(Slice, &Assigned)> {
+    let key = match which {
+        SliceToMove::Exactly(slice) => slice.first(),
+        SliceToMove::Holding(key) => key,
+    };
+    let found = state.slice_of(key).ok_or_else(|| Refusal::Internal(format!("no slice holds {key}")))?;
+    match which {
+        SliceToMove::Exactly(slice) if slice != found.0 => {
+            Err(Refusal::Conflict(format!("there is no slice {slice}; the key {key} is in {}", found.0)))
+        }
+        _ => Ok(found),
+    }
+}
+
+fn receiver(state: &TargetState, to: &MoveTo) -> Done<SessionId> {
+    let mut found = state.live_sessions().filter(|session| match to {
+        MoveTo::Session(id) => session.id == *id,
+        MoveTo::Address(address) => session.squid.address == *address,
+    });
+    match (found.next(), found.next(), to) {
+        (Some(session), None, _) => Ok(session.id),
+        (Some(_), Some(_), MoveTo::Address(address)) => {
+            Err(Refusal::Rejected(format!("several sessions live at {address}; name one")))
+        }
+        (None, _, MoveTo::Address(address)) => Err(Refusal::Rejected(format!("no session lives at {address}"))),
+        (_, _, MoveTo::Session(_)) => Err(Refusal::UnknownSession),
+    }
+}
+
+fn merge_step(state: &TargetState, key: SliceKey) -> Done<(u64, PlanStep)> {
+    let (left, lower) = find(state, SliceToMove::Holding(key))?;
+    let behind = left.last().next().ok_or_else(|| Refusal::Invalid(format!("no slice is behind {left}")))?;
+    let (right, _) = find(state, SliceToMove::Holding(behind))?;
+    let owner = lower.owner.ok_or_else(|| Refusal::Rejected(format!("{left} is vacant")))?.session;
+    Ok((state.config_version(), PlanStep::Merge { left, right, owner }))
+}
