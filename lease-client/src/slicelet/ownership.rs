@@ -19,7 +19,7 @@ pub enum OwnershipEvent {
         /// When.
         at_ns: u64,
     },
-    /// No guard is given after `at_ns`; those in flight verify on. An `End` follows, unless the
+    /// Soon after `at_ns` no guard is given; those in flight verify on. An `End` follows, unless the
     /// handoff is refused.
     Frozen {
         /// Which slice.

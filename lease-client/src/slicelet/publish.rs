@@ -196,11 +196,12 @@ impl Publisher {
         self.log_begins(&begun);
         self.held = held;
         let before = std::mem::replace(&mut self.local, local);
+        // Stamped before it takes effect: whoever measures the gap measures all of it.
+        self.log_frozen(&frozen);
         self.store_table();
         for held in self.held.iter().filter(|held| held.frozen) {
             held.cells().for_each(|cell| cell.freeze(Arc::clone(&self.waiter)));
         }
-        self.log_frozen(&frozen);
         for old in old.into_values() {
             if self.still_owned(old.slice) {
                 // Split or merged: guards in flight stay valid, new ones go to the new cells.
