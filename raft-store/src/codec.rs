@@ -31,8 +31,19 @@ pub(crate) fn log_id_to(id: &LogId) -> wire::LogId {
     }
 }
 
-pub(crate) fn log_id_from(id: wire::LogId) -> LogId {
-    log_id(id.term, id.index)
+/// Terms and indices are counted up from what is received: those near the end of the numbers can
+/// only be damage or malice.
+const MAX_NUMBER: u64 = u64::MAX / 2;
+
+pub(crate) fn log_id_from(id: wire::LogId) -> Result<LogId, Malformed> {
+    if id.term > MAX_NUMBER || id.index > MAX_NUMBER {
+        return Err(Malformed("a log position out of bounds"));
+    }
+    Ok(log_id(id.term, id.index))
+}
+
+pub(crate) fn log_id_option(id: Option<wire::LogId>) -> Result<Option<LogId>, Malformed> {
+    id.map(log_id_from).transpose()
 }
 
 pub(crate) fn vote_to(vote: &Vote) -> wire::Vote {
@@ -45,6 +56,9 @@ pub(crate) fn vote_to(vote: &Vote) -> wire::Vote {
 
 pub(crate) fn vote_from(vote: Option<wire::Vote>) -> Result<Vote, Malformed> {
     let vote = vote.ok_or(Malformed("no vote"))?;
+    if vote.term > MAX_NUMBER {
+        return Err(Malformed("a term out of bounds"));
+    }
     let leader = LeaderId {
         term: vote.term,
         voted_for: vote.node,
@@ -169,7 +183,7 @@ pub(crate) fn stored_membership_from(
         return Ok(StoredMembership::default());
     };
     let membership = membership_from(m.membership.unwrap_or_default())?;
-    Ok(StoredMembership::new(m.log_id.map(log_id_from), membership))
+    Ok(StoredMembership::new(log_id_option(m.log_id)?, membership))
 }
 
 #[cfg(test)]

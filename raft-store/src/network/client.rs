@@ -202,7 +202,7 @@ impl Connection {
             .ask(Lane::Control, RPCTypes::Vote, option.hard_ttl(), asking)
             .await?;
         let vote = codec::vote_from(reply.vote).map_err(|e| Self::malformed(e.0))?;
-        let last = reply.last_log.map(codec::log_id_from);
+        let last = codec::log_id_option(reply.last_log).map_err(|e| Self::malformed(e.0))?;
         Ok(VoteResponse::new(vote, last, reply.granted))
     }
 

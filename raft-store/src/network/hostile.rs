@@ -150,6 +150,8 @@ async fn malformed_appends_change_nothing() {
         append(vote(9, false), None, vec![]),
         append(vote(9, true), Some((1, 3)), vec![entry(9, 9)]),
         append(vote(9, true), Some((1, u64::MAX)), vec![entry(9, 0)]),
+        append(vote(9, true), Some((1, u64::MAX)), vec![]),
+        append(vote(u64::MAX, true), None, vec![]),
         append(vote(9, true), Some((8, 3)), vec![entry(7, 4)]),
         append(vote(9, true), None, vec![entry(10, 0)]),
         append(vote(9, true), Some((1, 0)), vec![bare]),

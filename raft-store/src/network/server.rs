@@ -29,7 +29,7 @@ pub(crate) struct Receiver {
     pub(crate) raft: Raft<Machine>,
     pub(crate) snapshots: Snapshots,
     pub(crate) max_snapshot_bytes: u64,
-    /// False while this node keeps silent after a restart.
+    /// False once this node is being shut down.
     pub(crate) serving: AtomicBool,
     /// One snapshot is received at a time.
     pub(crate) incoming: Semaphore,
@@ -75,9 +75,7 @@ impl Receiver {
             )));
         }
         if !self.serving.load(Ordering::Acquire) {
-            return Err(Status::unavailable(
-                "this node has just started and keeps silent",
-            ));
+            return Err(Status::unavailable("this node is stopping"));
         }
         Ok(())
     }
@@ -158,13 +156,13 @@ fn append_from(
     message: wire::AppendRequest,
 ) -> Result<AppendEntriesRequest<TypeConfig>, Malformed> {
     let vote = leader_vote(message.vote)?;
-    let prev_log_id = message.previous.map(codec::log_id_from);
+    let prev_log_id = codec::log_id_option(message.previous)?;
     let entries = codec::entries_from(prev_log_id, message.entries)?;
     let newest = entries.last().map(|e| e.log_id).or(prev_log_id);
     if newest.is_some_and(|n| n.leader_id.term > vote.leader_id.term) {
         return Err(Malformed("entries of a later term than their leader's"));
     }
-    let leader_commit = message.leader_commit.map(codec::log_id_from);
+    let leader_commit = codec::log_id_option(message.leader_commit)?;
     Ok(AppendEntriesRequest {
         vote,
         prev_log_id,
@@ -266,7 +264,7 @@ impl RaftPeer for PeerService {
         if vote.committed {
             return Err(Malformed("a candidate with a granted vote").into());
         }
-        let mut request = VoteRequest::new(vote, message.last_log.map(codec::log_id_from));
+        let mut request = VoteRequest::new(vote, codec::log_id_option(message.last_log)?);
         request.leadership_transfer = message.leadership_transfer;
         let answer = if message.pre_vote {
             self.0.raft.pre_vote(request).await
@@ -319,7 +317,7 @@ impl RaftPeer for PeerService {
         let message = request.into_inner();
         self.0.check(message.envelope.as_ref())?;
         let from = leader_vote(message.from_leader)?;
-        let last = message.last_log.map(codec::log_id_from);
+        let last = codec::log_id_option(message.last_log)?;
         let request = TransferLeaderRequest::new(from, message.target, last);
         let answer = self.0.raft.handle_transfer_leader(request).await;
         let refused = match answer.map_err(|fatal| stopped(&fatal))? {

@@ -80,9 +80,7 @@ impl RaftNode {
             submitting
                 .await
                 .map_err(|fatal| ProposeError::Fatal(fatal.to_string()))?;
-            answer
-                .await
-                .map_err(|_| self.ended())
+            answer.await.map_err(|_| self.ended())
         };
         match tokio::time::timeout_at(until, waiting).await {
             Err(_) => Attempt::Failed(ProposeError::Indeterminate("no result before the deadline")),

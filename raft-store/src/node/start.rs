@@ -1,7 +1,7 @@
 //! Starting a replica.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use openraft::error::Fatal;
 use tokio::sync::Semaphore;
@@ -95,13 +95,7 @@ impl RaftNode {
             config.cluster.clone(),
         )?;
         let applied = machine.watch();
-        let sender = Arc::new(Sender {
-            cluster: config.cluster.clone(),
-            me: config.node_id,
-            pool: Pool::new(Arc::clone(&config.dialer), config.election_timeout_max()),
-            open_timeout: config.election_timeout_max(),
-            max_message_bytes: config.max_message_bytes(),
-        });
+        let sender = sender(&config);
         let raft: Raft<Machine> = openraft::Raft::build(
             config.node_id,
             Arc::new(raft_config),
@@ -117,17 +111,7 @@ impl RaftNode {
         }
         raft.run();
 
-        let receiver = Arc::new(Receiver {
-            cluster: config.cluster.clone(),
-            me: config.node_id,
-            disk: disk.to_vec(),
-            raft: raft.clone(),
-            snapshots,
-            max_snapshot_bytes: config.max_snapshot_bytes,
-            serving: AtomicBool::new(false),
-            incoming: Semaphore::new(1),
-        });
-        receiver.serving.store(true, Ordering::Release);
+        let receiver = receiver(&config, disk, raft.clone(), snapshots);
         let (leadership, task) = leadership::watch(&raft);
         let inner = Inner {
             places: Arc::new(Semaphore::new(config.max_in_flight)),
@@ -146,6 +130,34 @@ impl RaftNode {
             inner: Arc::new(inner),
         })
     }
+}
+
+fn sender(config: &RaftConfig) -> Arc<Sender> {
+    Arc::new(Sender {
+        cluster: config.cluster.clone(),
+        me: config.node_id,
+        pool: Pool::new(Arc::clone(&config.dialer), config.election_timeout_max()),
+        open_timeout: config.election_timeout_max(),
+        max_message_bytes: config.max_message_bytes(),
+    })
+}
+
+fn receiver(
+    config: &RaftConfig,
+    disk: [u8; 16],
+    raft: Raft<Machine>,
+    snapshots: Snapshots,
+) -> Arc<Receiver> {
+    Arc::new(Receiver {
+        cluster: config.cluster.clone(),
+        me: config.node_id,
+        disk: disk.to_vec(),
+        raft,
+        snapshots,
+        max_snapshot_bytes: config.max_snapshot_bytes,
+        serving: AtomicBool::new(true),
+        incoming: Semaphore::new(1),
+    })
 }
 
 fn refusal(fatal: &Fatal<crate::raft_types::TypeConfig>) -> StartError {

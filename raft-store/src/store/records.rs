@@ -71,7 +71,7 @@ pub(crate) fn purged(kv: &dyn Kv) -> io::Result<Option<LogId>> {
     Ok(Some(codec::log_id_from(decode(
         &bytes,
         "the purge position",
-    )?)))
+    )?)?))
 }
 
 /// How far the state machine is.
@@ -99,7 +99,7 @@ fn applied_from(bytes: Option<Vec<u8>>) -> io::Result<Applied> {
     };
     let record: wire::Applied = decode(&bytes, "the applied position")?;
     Ok(Applied {
-        last: record.last.map(codec::log_id_from),
+        last: codec::log_id_option(record.last)?,
         membership: codec::stored_membership_from(record.membership)?,
         generation: record.generation,
     })

@@ -410,7 +410,7 @@ impl<'a> SnapshotReader<'a> {
             return Err(Malformed("a snapshot of a newer format").into());
         }
         this.cluster = head.cluster;
-        this.meta.last_log_id = head.last.map(codec::log_id_from);
+        this.meta.last_log_id = codec::log_id_option(head.last)?;
         this.meta.last_membership = codec::stored_membership_from(head.membership)?;
         Ok(this)
     }
