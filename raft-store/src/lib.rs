@@ -28,6 +28,7 @@ mod raft_types;
 mod store;
 mod types;
 #[path = "gen/leasehold.raft.v1.rs"]
+#[rustfmt::skip]
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 mod wire;
 

@@ -270,10 +270,10 @@ pub mod raft_peer_client {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
-    use tonic::codegen::http::Uri;
     use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
     #[derive(Debug, Clone)]
     pub struct RaftPeerClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -312,13 +312,14 @@ pub mod raft_peer_client {
             F: tonic::service::Interceptor,
             T::ResponseBody: Default,
             T: tonic::codegen::Service<
-                    http::Request<tonic::body::Body>,
-                    Response = http::Response<
-                        <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                    >,
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
                 >,
-            <T as tonic::codegen::Service<http::Request<tonic::body::Body>>>::Error:
-                Into<StdError> + std::marker::Send + std::marker::Sync,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
         {
             RaftPeerClient::new(InterceptedService::new(inner, interceptor))
         }
@@ -358,11 +359,18 @@ pub mod raft_peer_client {
             &mut self,
             request: impl tonic::IntoRequest<super::AppendRequest>,
         ) -> std::result::Result<tonic::Response<super::AppendReply>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/leasehold.raft.v1.RaftPeer/Append");
+            let path = http::uri::PathAndQuery::from_static(
+                "/leasehold.raft.v1.RaftPeer/Append",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("leasehold.raft.v1.RaftPeer", "Append"));
@@ -376,17 +384,21 @@ pub mod raft_peer_client {
             tonic::Response<tonic::codec::Streaming<super::AppendReply>>,
             tonic::Status,
         > {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/leasehold.raft.v1.RaftPeer/AppendStream");
+            let path = http::uri::PathAndQuery::from_static(
+                "/leasehold.raft.v1.RaftPeer/AppendStream",
+            );
             let mut req = request.into_streaming_request();
-            req.extensions_mut().insert(GrpcMethod::new(
-                "leasehold.raft.v1.RaftPeer",
-                "AppendStream",
-            ));
+            req.extensions_mut()
+                .insert(GrpcMethod::new("leasehold.raft.v1.RaftPeer", "AppendStream"));
             self.inner.streaming(req, path, codec).await
         }
         /// A vote, or a question whether a vote would be given (pre-vote).
@@ -394,11 +406,18 @@ pub mod raft_peer_client {
             &mut self,
             request: impl tonic::IntoRequest<super::VoteRequest>,
         ) -> std::result::Result<tonic::Response<super::VoteReply>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/leasehold.raft.v1.RaftPeer/Vote");
+            let path = http::uri::PathAndQuery::from_static(
+                "/leasehold.raft.v1.RaftPeer/Vote",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("leasehold.raft.v1.RaftPeer", "Vote"));
@@ -409,17 +428,23 @@ pub mod raft_peer_client {
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::SnapshotPart>,
         ) -> std::result::Result<tonic::Response<super::SnapshotReply>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/leasehold.raft.v1.RaftPeer/InstallSnapshot");
+            let path = http::uri::PathAndQuery::from_static(
+                "/leasehold.raft.v1.RaftPeer/InstallSnapshot",
+            );
             let mut req = request.into_streaming_request();
-            req.extensions_mut().insert(GrpcMethod::new(
-                "leasehold.raft.v1.RaftPeer",
-                "InstallSnapshot",
-            ));
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("leasehold.raft.v1.RaftPeer", "InstallSnapshot"),
+                );
             self.inner.client_streaming(req, path, codec).await
         }
         /// The leader hands over.
@@ -427,17 +452,21 @@ pub mod raft_peer_client {
             &mut self,
             request: impl tonic::IntoRequest<super::TransferRequest>,
         ) -> std::result::Result<tonic::Response<super::TransferReply>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/leasehold.raft.v1.RaftPeer/TransferLeader");
+            let path = http::uri::PathAndQuery::from_static(
+                "/leasehold.raft.v1.RaftPeer/TransferLeader",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new(
-                "leasehold.raft.v1.RaftPeer",
-                "TransferLeader",
-            ));
+            req.extensions_mut()
+                .insert(GrpcMethod::new("leasehold.raft.v1.RaftPeer", "TransferLeader"));
             self.inner.unary(req, path, codec).await
         }
         /// Who answers at this address?
@@ -445,11 +474,18 @@ pub mod raft_peer_client {
             &mut self,
             request: impl tonic::IntoRequest<super::IdentifyRequest>,
         ) -> std::result::Result<tonic::Response<super::IdentifyReply>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/leasehold.raft.v1.RaftPeer/Identify");
+            let path = http::uri::PathAndQuery::from_static(
+                "/leasehold.raft.v1.RaftPeer/Identify",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("leasehold.raft.v1.RaftPeer", "Identify"));
@@ -464,7 +500,7 @@ pub mod raft_peer_server {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
     use tonic::codegen::*;
     /// Generated trait containing gRPC methods that should be implemented for use with RaftPeerServer.
@@ -478,13 +514,17 @@ pub mod raft_peer_server {
         /// Server streaming response type for the AppendStream method.
         type AppendStreamStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::AppendReply, tonic::Status>,
-            > + std::marker::Send
+            >
+            + std::marker::Send
             + 'static;
         /// Replication: requests are pipelined, answers come in the order of the requests.
         async fn append_stream(
             &self,
             request: tonic::Request<tonic::Streaming<super::AppendRequest>>,
-        ) -> std::result::Result<tonic::Response<Self::AppendStreamStream>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<Self::AppendStreamStream>,
+            tonic::Status,
+        >;
         /// A vote, or a question whether a vote would be given (pre-vote).
         async fn vote(
             &self,
@@ -527,7 +567,10 @@ pub mod raft_peer_server {
                 max_encoding_message_size: None,
             }
         }
-        pub fn with_interceptor<F>(inner: T, interceptor: F) -> InterceptedService<Self, F>
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
         where
             F: tonic::service::Interceptor,
         {
@@ -582,15 +625,21 @@ pub mod raft_peer_server {
                 "/leasehold.raft.v1.RaftPeer/Append" => {
                     #[allow(non_camel_case_types)]
                     struct AppendSvc<T: RaftPeer>(pub Arc<T>);
-                    impl<T: RaftPeer> tonic::server::UnaryService<super::AppendRequest> for AppendSvc<T> {
+                    impl<T: RaftPeer> tonic::server::UnaryService<super::AppendRequest>
+                    for AppendSvc<T> {
                         type Response = super::AppendReply;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::AppendRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as RaftPeer>::append(&inner, request).await };
+                            let fut = async move {
+                                <T as RaftPeer>::append(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -619,14 +668,21 @@ pub mod raft_peer_server {
                 "/leasehold.raft.v1.RaftPeer/AppendStream" => {
                     #[allow(non_camel_case_types)]
                     struct AppendStreamSvc<T: RaftPeer>(pub Arc<T>);
-                    impl<T: RaftPeer> tonic::server::StreamingService<super::AppendRequest> for AppendStreamSvc<T> {
+                    impl<
+                        T: RaftPeer,
+                    > tonic::server::StreamingService<super::AppendRequest>
+                    for AppendStreamSvc<T> {
                         type Response = super::AppendReply;
                         type ResponseStream = T::AppendStreamStream;
-                        type Future =
-                            BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<tonic::Streaming<super::AppendRequest>>,
+                            request: tonic::Request<
+                                tonic::Streaming<super::AppendRequest>,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
@@ -660,15 +716,21 @@ pub mod raft_peer_server {
                 "/leasehold.raft.v1.RaftPeer/Vote" => {
                     #[allow(non_camel_case_types)]
                     struct VoteSvc<T: RaftPeer>(pub Arc<T>);
-                    impl<T: RaftPeer> tonic::server::UnaryService<super::VoteRequest> for VoteSvc<T> {
+                    impl<T: RaftPeer> tonic::server::UnaryService<super::VoteRequest>
+                    for VoteSvc<T> {
                         type Response = super::VoteReply;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::VoteRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as RaftPeer>::vote(&inner, request).await };
+                            let fut = async move {
+                                <T as RaftPeer>::vote(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -697,14 +759,20 @@ pub mod raft_peer_server {
                 "/leasehold.raft.v1.RaftPeer/InstallSnapshot" => {
                     #[allow(non_camel_case_types)]
                     struct InstallSnapshotSvc<T: RaftPeer>(pub Arc<T>);
-                    impl<T: RaftPeer> tonic::server::ClientStreamingService<super::SnapshotPart>
-                        for InstallSnapshotSvc<T>
-                    {
+                    impl<
+                        T: RaftPeer,
+                    > tonic::server::ClientStreamingService<super::SnapshotPart>
+                    for InstallSnapshotSvc<T> {
                         type Response = super::SnapshotReply;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<tonic::Streaming<super::SnapshotPart>>,
+                            request: tonic::Request<
+                                tonic::Streaming<super::SnapshotPart>,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
@@ -738,9 +806,13 @@ pub mod raft_peer_server {
                 "/leasehold.raft.v1.RaftPeer/TransferLeader" => {
                     #[allow(non_camel_case_types)]
                     struct TransferLeaderSvc<T: RaftPeer>(pub Arc<T>);
-                    impl<T: RaftPeer> tonic::server::UnaryService<super::TransferRequest> for TransferLeaderSvc<T> {
+                    impl<T: RaftPeer> tonic::server::UnaryService<super::TransferRequest>
+                    for TransferLeaderSvc<T> {
                         type Response = super::TransferReply;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::TransferRequest>,
@@ -777,16 +849,21 @@ pub mod raft_peer_server {
                 "/leasehold.raft.v1.RaftPeer/Identify" => {
                     #[allow(non_camel_case_types)]
                     struct IdentifySvc<T: RaftPeer>(pub Arc<T>);
-                    impl<T: RaftPeer> tonic::server::UnaryService<super::IdentifyRequest> for IdentifySvc<T> {
+                    impl<T: RaftPeer> tonic::server::UnaryService<super::IdentifyRequest>
+                    for IdentifySvc<T> {
                         type Response = super::IdentifyReply;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::IdentifyRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as RaftPeer>::identify(&inner, request).await };
+                            let fut = async move {
+                                <T as RaftPeer>::identify(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -812,19 +889,25 @@ pub mod raft_peer_server {
                     };
                     Box::pin(fut)
                 }
-                _ => Box::pin(async move {
-                    let mut response = http::Response::new(tonic::body::Body::default());
-                    let headers = response.headers_mut();
-                    headers.insert(
-                        tonic::Status::GRPC_STATUS,
-                        (tonic::Code::Unimplemented as i32).into(),
-                    );
-                    headers.insert(
-                        http::header::CONTENT_TYPE,
-                        tonic::metadata::GRPC_CONTENT_TYPE,
-                    );
-                    Ok(response)
-                }),
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
             }
         }
     }
