@@ -99,8 +99,10 @@ mod tests {
     #[test]
     fn every_endpoint_is_tried_once_before_anything_is_waited_for() {
         let mut endpoints = three();
-        assert_eq!((endpoints.current(), endpoints.failed()), ("a:1", Duration::ZERO));
-        assert_eq!((endpoints.current().to_owned(), endpoints.failed()), ("b:1".to_owned(), Duration::ZERO));
+        assert_eq!(endpoints.current(), "a:1");
+        assert_eq!(endpoints.failed(), Duration::ZERO);
+        assert_eq!(endpoints.current(), "b:1");
+        assert_eq!(endpoints.failed(), Duration::ZERO);
         assert_eq!(endpoints.current(), "c:1");
         assert!(endpoints.failed() > Duration::ZERO);
         for _ in 0..100 {
