@@ -197,6 +197,8 @@ struct Session {
 pub struct Holder {
     config: HolderConfig,
     session: Option<Session>,
+    /// The last session that was ever held.
+    newest_session: Option<SessionId>,
     view: Option<View>,
     floors: Floors,
     outgoing: BTreeMap<HandoffId, Outgoing>,
@@ -217,6 +219,7 @@ impl Holder {
         Self {
             config,
             session: None,
+            newest_session: None,
             view: None,
             floors: Floors::default(),
             outgoing: BTreeMap::new(),
@@ -342,10 +345,12 @@ impl Holder {
         not_before: Generation,
         out: &mut Output,
     ) {
-        if self.shut || self.holds(id) {
+        // ◆ A session is never revived: an answer to an earlier registration comes too late.
+        if self.shut || self.newest_session.is_some_and(|newest| id <= newest) {
             return;
         }
         self.end_session(out);
+        self.newest_session = Some(id);
         let sent = BTreeMap::new();
         self.session = Some(Session {
             id,
@@ -377,8 +382,6 @@ impl Holder {
         }
     }
 
-    /// ◆ The deadline counts from the `t0` of the very transmission that is answered, never from
-    /// receipt, and never moves back.
     fn renewed(&mut self, now: ClockTime, renewed: Renewed, out: &mut Output) {
         if !self.holds(renewed.session) {
             return;
@@ -391,6 +394,8 @@ impl Holder {
         out.changed = true;
     }
 
+    /// ◆ The deadline counts from the `t0` of the very transmission that is answered, never from
+    /// receipt, and never moves back.
     fn extend(&mut self, now: ClockTime, seq: u64, ttl: Duration) {
         let period = self.period(session_ttl(&self.session));
         let Some(session) = self.session.as_mut() else {
@@ -409,7 +414,6 @@ impl Holder {
             session.deadline = Some(deadline);
             session.next_renewal = t0 + period;
         }
-        out.changed = true;
     }
 
     /// ◆ The view is one value at one generation, replaced as a whole, never backwards.
