@@ -140,21 +140,9 @@ impl ClerkBuilder {
             return Err(Error::invalid(format_args!("the name is longer than {} bytes", limits::CLIENT_NAME_BYTES)));
         }
         let endpoints = Endpoints::new(self.endpoints, rand::random())?;
-        let known = Known { router: Router::new(), key_hash: KeyHash::default(), serial: 0 };
-        let published = Published { key_hash: known.key_hash, serial: 0, table: Arc::default() };
-        let inner = Arc::new(Inner {
-            target,
-            published: ArcSwap::from_pointee(published),
-            known: Mutex::new(known),
-            changed: watching::Sender::new(0),
-            lagging: Notify::new(),
-            pool: ChannelPool::new(),
-            choice: self.choice,
-            call_deadline: self.call_deadline,
-            failures: Mutex::default(),
-        });
+        let inner = Inner::new(target, self.choice, self.call_deadline);
         let task = tokio::spawn(watch::run(Arc::downgrade(&inner), endpoints, self.client_name));
-        Ok(Clerk { inner, _watcher: Arc::new(AbortOnDrop(task)) })
+        Ok(Clerk { inner, _watcher: Some(Arc::new(AbortOnDrop(task))) })
     }
 }
 
@@ -172,7 +160,7 @@ impl Drop for AbortOnDrop {
 #[derive(Clone)]
 pub struct Clerk {
     inner: Arc<Inner>,
-    _watcher: Arc<AbortOnDrop>,
+    _watcher: Option<Arc<AbortOnDrop>>,
 }
 
 impl Clerk {
@@ -307,7 +295,33 @@ impl std::fmt::Debug for Clerk {
     }
 }
 
+impl Clerk {
+    /// A Clerk that watches nothing; for benchmarks and tests.
+    pub(crate) fn with_view(key_hash: KeyHash, view: ViewUpdate) -> Self {
+        let target = TargetName::new("bench").unwrap_or_else(|_| std::process::abort());
+        let inner = Inner::new(target, ReplicaChoice::Owner, Duration::ZERO);
+        let _ = inner.update(key_hash, view);
+        Self { inner, _watcher: None }
+    }
+}
+
 impl Inner {
+    fn new(target: TargetName, choice: ReplicaChoice, call_deadline: Duration) -> Arc<Self> {
+        let known = Known { router: Router::new(), key_hash: KeyHash::default(), serial: 0 };
+        let published = Published { key_hash: known.key_hash, serial: 0, table: Arc::default() };
+        Arc::new(Self {
+            target,
+            published: ArcSwap::from_pointee(published),
+            known: Mutex::new(known),
+            changed: watching::Sender::new(0),
+            lagging: Notify::new(),
+            pool: ChannelPool::new(),
+            choice,
+            call_deadline,
+            failures: Mutex::default(),
+        })
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,6 +6,7 @@ mod guard;
 mod handler;
 mod lease;
 mod link;
+pub(crate) mod offline;
 mod ownership;
 mod peer;
 mod publish;
@@ -60,6 +61,20 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    fn new(clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            table: ArcSwap::from_pointee(Table::empty(Phase::Starting, KeyHash::default())),
+            published: Notify::new(),
+            stopped: Mutex::new(false),
+            generation: Mutex::new(None),
+            session: AtomicU64::new(0),
+            status: watch::Sender::default(),
+            waiting: AtomicUsize::new(0),
+            counters: Counters::default(),
+            clock,
+        })
+    }
+
     /// The session held now.
     fn session(&self) -> Option<SessionId> {
         let number = self.session.load(Ordering::Acquire);
@@ -193,17 +208,7 @@ impl SliceletBuilder {
         let clock = self.clock.lease().class();
         let register =
             RegisterRequest { target: target.clone(), squid: squid.clone(), clock, app_version: self.app_version };
-        let shared = Arc::new(Shared {
-            table: ArcSwap::from_pointee(Table::empty(Phase::Starting, KeyHash::default())),
-            published: Notify::new(),
-            stopped: Mutex::new(false),
-            generation: Mutex::new(None),
-            session: AtomicU64::new(0),
-            status: watch::Sender::default(),
-            waiting: AtomicUsize::new(0),
-            counters: Counters::default(),
-            clock: self.clock,
-        });
+        let shared = Shared::new(self.clock);
         let drained = Arc::new(Notify::new());
         let notify = Arc::clone(&drained);
         let acquires = self.handler.is_some();

@@ -40,13 +40,13 @@ impl Held {
 
 /// What became of slices in one publication, for the application.
 #[derive(Default)]
-pub(super) struct Changes {
+pub(crate) struct Changes {
     pub(super) acquire: Vec<(u64, SliceInfo)>,
     pub(super) release: Vec<SliceInfo>,
 }
 
 /// Publishes one Slicelet's slices.
-pub(super) struct Publisher {
+pub(crate) struct Publisher {
     shared: Arc<Shared>,
     waiter: Waiter,
     log: Option<OwnershipLog>,
@@ -295,7 +295,7 @@ impl Publisher {
         changes.release.push(info(held.slice, held.epoch, cause));
     }
 
-    fn store_table(&self) {
+    pub(super) fn store_table(&self) {
         let mut held = self.held.iter().peekable();
         let rows = self.local.iter().map(|part| {
             while held.next_if(|held| held.slice.last() < part.slice.first()).is_some() {}
