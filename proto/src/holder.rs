@@ -452,6 +452,7 @@ impl Holder {
     /// ◆ Every transmission, a retry too, has its own seq and its own `t0`. ◆ All words about open
     /// handoffs are in every one.
     fn renew_if_due(&mut self, now: ClockTime, out: &mut Output) {
+        #[cfg_attr(not(leasehold_mutants), expect(unused_mut))]
         let mut words = self.words();
         let known = self.view.as_ref().map(|view| view.generation);
         let armed = self.view.as_ref().and_then(|view| match view.mode {
@@ -472,8 +473,9 @@ impl Holder {
         if mutant!("retry_under_the_same_seq") {
             seq = session.sent.last_key_value().map_or(seq, |(sent, _)| *sent);
         }
-        if mutant!("words_said_once") && session.next_renewal != now {
-            words.clear();
+        #[cfg(leasehold_mutants)]
+        if mutant!("words_said_once") {
+            words.retain(|word| crate::mutants::first_time(format!("{} {word:?}", session.id)));
         }
         session.sent.insert(seq, now);
         while session.sent.len() > limits::OUTSTANDING_RENEWALS {

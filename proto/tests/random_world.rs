@@ -13,21 +13,19 @@ fn number(name: &str) -> Option<u64> {
     })
 }
 
-const STEPS: u64 = 300;
-
 #[test]
 fn no_schedule_breaks_an_invariant_or_leaves_a_slice_unserved() {
     if let Some(seed) = number("LEASEHOLD_SEED") {
         println!(
             "{:?}",
-            world::run(seed, STEPS).unwrap_or_else(|failure| panic!("{failure}"))
+            world::run(seed, world::STEPS).unwrap_or_else(|failure| panic!("{failure}"))
         );
         return;
     }
     let first = number("LEASEHOLD_FIRST_SEED").unwrap_or(1);
     let mut total = world::Stats::default();
     for seed in first..first + number("LEASEHOLD_SEEDS").unwrap_or(1_000) {
-        match world::run(seed, STEPS) {
+        match world::run(seed, world::STEPS) {
             Ok(stats) => total.add(stats),
             Err(failure) => panic!(
                 "{failure}\nreplay: LEASEHOLD_SEED={seed} LEASEHOLD_TRACE=1 cargo test -p leasehold-proto --test random_world"

@@ -29,7 +29,10 @@ pub fn arming_waits_for_ghosts() {
     let arming = script.want(Strong);
     script.ack(b.session, arming);
     assert!(!armed(&script) && passes(&cut_off));
-    assert!(matches!(script.expire(a.session, vec![]), Reply::Rejected(_)), "time removes no ghost");
+    assert!(
+        matches!(script.expire(a.session, vec![]), Reply::Rejected(_)),
+        "time removes no ghost"
+    );
     script.close(a.session);
     assert!(armed(&script));
 }
@@ -42,7 +45,11 @@ pub fn a_session_that_closes_unacknowledged_is_a_ghost() {
     script.want(Strong);
     script.expire(a.session, vec![]);
     assert!(!armed(&script));
-    script.apply(Command::ForgetGhost { target: crate::script::cart(), session: Some(a.session), reason: "dead".into() });
+    script.apply(Command::ForgetGhost {
+        target: crate::script::cart(),
+        session: Some(a.session),
+        reason: "dead".into(),
+    });
     assert!(armed(&script));
 }
 
@@ -56,7 +63,10 @@ pub fn only_an_acknowledgement_of_this_arming_counts() {
     script.ack(a.session, first);
     script.want(Eventual);
     let second = script.want(Strong);
-    assert_eq!(script.ack(a.session, first), Reply::Rejected(Rejection::WrongMode(Mode::Arming(second))));
+    assert_eq!(
+        script.ack(a.session, first),
+        Reply::Rejected(Rejection::WrongMode(Mode::Arming(second)))
+    );
     script.ack(b.session, second);
     assert!(!armed(&script));
     script.ack(a.session, second);
@@ -73,9 +83,20 @@ pub fn while_arming_ownership_moves_only_by_the_strong_rules() {
     script.want(Strong);
     let mode = script.state().mode();
     let (slice, from) = (script.slice(KEY), script.owner(KEY));
-    assert_eq!(script.plan(PlanStep::Reassign { slice, from, to: b.session }), Err(Rejection::WrongMode(mode)));
+    assert_eq!(
+        script.plan(PlanStep::Reassign {
+            slice,
+            from,
+            to: b.session
+        }),
+        Err(Rejection::WrongMode(mode))
+    );
     let owner = from.expect("A owns");
-    let copies = PlanStep::SetReplicas { slice, owner, replicas: vec![b.session] };
+    let copies = PlanStep::SetReplicas {
+        slice,
+        owner,
+        replicas: vec![b.session],
+    };
     assert_eq!(script.plan(copies), Err(Rejection::WrongMode(mode)));
 }
 
@@ -88,7 +109,10 @@ pub fn an_acknowledgement_follows_applying_the_view_and_checking_leases() {
     script.grant(a.session);
     let mut holder = script.serve(&a, at(0));
     let lapsed = at(0) + Duration::from_secs(60);
-    assert!(matches!(holder.check(KEY, lapsed), Verdict::Owned(_)), "no lease is checked in eventual mode");
+    assert!(
+        matches!(holder.check(KEY, lapsed), Verdict::Owned(_)),
+        "no lease is checked in eventual mode"
+    );
     let arming = script.want(Strong);
     assert_eq!(next_renewal(&mut holder, at(1)).1.armed, None);
     script.push(&mut holder, at(2_000));
@@ -114,7 +138,13 @@ pub fn copies_end_when_arming_begins() {
     let (a, b) = (script.register(1), script.register(2));
     script.grant(a.session);
     let (slice, owner) = (script.slice(KEY), script.owner(KEY).expect("A owns"));
-    script.plan(PlanStep::SetReplicas { slice, owner, replicas: vec![b.session] }).expect("eventual");
+    script
+        .plan(PlanStep::SetReplicas {
+            slice,
+            owner,
+            replicas: vec![b.session],
+        })
+        .expect("eventual");
     let mut copy = script.serve(&b, at(0));
     assert!(passes(&copy));
     let arming = script.want(Strong);
@@ -130,10 +160,17 @@ pub fn copies_end_when_arming_begins() {
 pub fn after_a_restore_arming_waits_for_the_word_of_an_operator() {
     let mut script = Script::eventual();
     let incarnation = Incarnation::new(2).expect("in range");
-    script.apply(Command::Restore { incarnation, max_ttl: crate::script::TTL });
+    script.apply(Command::Restore {
+        incarnation,
+        max_ttl: crate::script::TTL,
+    });
     script.want(Strong);
     assert!(!armed(&script));
     let reason = "every process of the old cluster was stopped".into();
-    script.apply(Command::ForgetGhost { target: crate::script::cart(), session: None, reason });
+    script.apply(Command::ForgetGhost {
+        target: crate::script::cart(),
+        session: None,
+        reason,
+    });
     assert!(armed(&script));
 }

@@ -4,7 +4,9 @@ use crate::script::{KEY, Script, TTL, at, begin, next_renewal, renewals};
 use leasehold_proto::clock::ClockClass;
 use leasehold_proto::command::Reply;
 use leasehold_proto::error::Rejection;
-use leasehold_proto::grantor::{Action, Grantor, GrantorConfig, Input, Output, Renewal, SessionInfo};
+use leasehold_proto::grantor::{
+    Action, Grantor, GrantorConfig, Input, Output, Renewal, SessionInfo,
+};
 use leasehold_proto::holder::{Holder, HolderConfig, Verdict};
 use leasehold_proto::{ClockTime, SessionId};
 use std::time::Duration;
@@ -32,11 +34,18 @@ pub fn every_transmission_has_its_own_seq_and_t0() {
     let mut holder = Holder::new(HolderConfig::default());
     let first = renewals(&begin(&mut holder, &registered, at(0))).remove(0);
     let (later, second) = next_renewal(&mut holder, at(1));
-    assert!(second.seq > first.seq && later > at(0), "a retry is a transmission of its own");
+    assert!(
+        second.seq > first.seq && later > at(0),
+        "a retry is a transmission of its own"
+    );
     let mut script = Script::strong();
     script.register(1);
     script.answer(&mut holder, at(900), &first);
-    assert_eq!(holder.lease_deadline(), Some(at(0) + TTL), "the first t0 counts, not the retry's");
+    assert_eq!(
+        holder.lease_deadline(),
+        Some(at(0) + TTL),
+        "the first t0 counts, not the retry's"
+    );
     script.answer(&mut holder, at(900), &first);
     script.answer(&mut holder, at(900), &second);
     assert_eq!(holder.lease_deadline(), Some(later + TTL));
@@ -59,16 +68,28 @@ fn session() -> SessionId {
 }
 
 fn info() -> SessionInfo {
-    SessionInfo { session: session(), ttl: TTL, clock: ClockClass::Slewed, leaving: false }
+    SessionInfo {
+        session: session(),
+        ttl: TTL,
+        clock: ClockClass::Slewed,
+        leaving: false,
+    }
 }
 
 fn tight(won: ClockTime) -> Grantor {
-    let config = GrantorConfig { clock: ClockClass::Slewed, granularity: Duration::ZERO, collect_window: Duration::ZERO };
+    let config = GrantorConfig {
+        clock: ClockClass::Slewed,
+        granularity: Duration::ZERO,
+        collect_window: Duration::ZERO,
+    };
     Grantor::new(2, won, config)
 }
 
 fn renewal(seq: u64) -> Input {
-    Input::Renewals(vec![Renewal { session: session(), seq }])
+    Input::Renewals(vec![Renewal {
+        session: session(),
+        seq,
+    }])
 }
 
 fn expires(out: &Output) -> bool {
@@ -76,7 +97,9 @@ fn expires(out: &Output) -> bool {
 }
 
 fn answers(out: &Output) -> bool {
-    out.actions.iter().any(|action| matches!(action, Action::Answer(_)))
+    out.actions
+        .iter()
+        .any(|action| matches!(action, Action::Answer(_)))
 }
 
 /// Counter-example: the old leader answered a moment before; a new leader that does not wait D
@@ -100,7 +123,9 @@ pub fn an_expiring_session_is_answered_no_more() {
     grantor.handle(at(1), Input::Ready(vec![info()]));
     assert!(expires(&grantor.handle(at(0) + TTL * 2, Input::Wake)));
     grantor.handle(at(1) + TTL * 2, renewal(1));
-    assert!(!answers(&grantor.handle(at(2) + TTL * 2, Input::Confirmed(1))));
+    assert!(!answers(
+        &grantor.handle(at(2) + TTL * 2, Input::Confirmed(1))
+    ));
 }
 
 /// Counter-example: before an entry of its own term is applied a leader does not know what was
@@ -138,10 +163,20 @@ pub fn a_round_answers_only_what_arrived_before_it_began() {
             Action::Answer(renewals) => renewals,
             _ => Vec::new(),
         };
-        out.actions.into_iter().flat_map(of).map(|renewal| renewal.seq).collect::<Vec<_>>()
+        out.actions
+            .into_iter()
+            .flat_map(of)
+            .map(|renewal| renewal.seq)
+            .collect::<Vec<_>>()
     };
-    assert_eq!(answered(grantor.handle(at(4), Input::Confirmed(1))), vec![1]);
-    assert_eq!(answered(grantor.handle(at(5), Input::Confirmed(2))), vec![2]);
+    assert_eq!(
+        answered(grantor.handle(at(4), Input::Confirmed(1))),
+        vec![1]
+    );
+    assert_eq!(
+        answered(grantor.handle(at(5), Input::Confirmed(2))),
+        vec![2]
+    );
 }
 
 /// Counter-example: the decision waits in the queue to Raft, the leader loses and regains its
@@ -159,6 +194,9 @@ pub fn an_expiry_decided_in_another_term_is_rejected() {
         term: decided,
         successors: Vec::new(),
     };
-    assert!(matches!(script.apply(command), Reply::Rejected(Rejection::OtherTerm { decided: 1, .. })));
+    assert!(matches!(
+        script.apply(command),
+        Reply::Rejected(Rejection::OtherTerm { decided: 1, .. })
+    ));
     assert!(script.owner(KEY).is_some());
 }

@@ -24,21 +24,38 @@ fn pair() -> Pair {
     script.grant(a.session);
     let handoff = script.begin(b.session);
     let (source, destination) = (script.serve(&a, at(0)), script.serve(&b, at(0)));
-    Pair { script, a, b, handoff, source, destination }
+    Pair {
+        script,
+        a,
+        b,
+        handoff,
+        source,
+        destination,
+    }
 }
 
 impl Pair {
     fn ready(&self) -> Ready {
-        Ready { handoff: self.handoff.id, from: self.a.session, to: self.b.session }
+        Ready {
+            handoff: self.handoff.id,
+            from: self.a.session,
+            to: self.b.session,
+        }
     }
 
     fn surrender(&self) -> Surrender {
-        Surrender { handoff: self.handoff.id, from: self.a.session, to: self.b.session, digest: DIGEST }
+        Surrender {
+            handoff: self.handoff.id,
+            from: self.a.session,
+            to: self.b.session,
+            digest: DIGEST,
+        }
     }
 
     fn surrendered(&mut self) {
         self.source.handle(at(10), Input::Ready(self.ready()));
-        self.source.handle(at(11), Input::Drained(self.handoff.id, DIGEST));
+        self.source
+            .handle(at(11), Input::Drained(self.handoff.id, DIGEST));
     }
 
     fn words(&self) -> Vec<Word> {
@@ -64,10 +81,19 @@ fn owns(holder: &Holder) -> bool {
 pub fn a_source_surrenders_only_when_drained() {
     let mut pair = pair();
     let out = pair.source.handle(at(10), Input::Ready(pair.ready()));
-    assert!(out.actions.iter().any(|action| matches!(action, Action::Freeze { .. })));
+    assert!(
+        out.actions
+            .iter()
+            .any(|action| matches!(action, Action::Freeze { .. }))
+    );
     assert_eq!((answered(&out), owns(&pair.source)), (vec![], false));
-    let out = pair.source.handle(at(11), Input::Drained(pair.handoff.id, DIGEST));
-    assert_eq!(answered(&out), vec![ReadyAnswer::Surrendered(pair.surrender())]);
+    let out = pair
+        .source
+        .handle(at(11), Input::Drained(pair.handoff.id, DIGEST));
+    assert_eq!(
+        answered(&out),
+        vec![ReadyAnswer::Surrendered(pair.surrender())]
+    );
 }
 
 /// Counter-example (A→B→A→B): a surrender of an earlier handoff, doubled by the network, is taken
@@ -77,17 +103,34 @@ pub fn a_destination_owns_by_the_surrender_of_exactly_the_handoff_in_its_present
     let mut pair = pair();
     let first = pair.surrender();
     pair.surrendered();
-    pair.script.complete(pair.handoff.id, EndWord::Surrendered(pair.a.session));
+    pair.script
+        .complete(pair.handoff.id, EndWord::Surrendered(pair.a.session));
     // Back to A, and again towards B.
     let back = pair.script.begin(pair.a.session);
-    pair.script.complete(back.id, EndWord::Surrendered(pair.b.session));
+    pair.script
+        .complete(back.id, EndWord::Surrendered(pair.b.session));
     let again = pair.script.begin(pair.b.session);
     pair.script.push(&mut pair.destination, at(15));
-    pair.destination.handle(at(16), Input::ReadyAnswered(ReadyAnswer::Surrendered(first)));
-    assert!(!owns(&pair.destination), "the first handoff's surrender is not this one's");
-    let surrender = Surrender { handoff: again.id, ..first };
-    pair.destination.handle(at(17), Input::ReadyAnswered(ReadyAnswer::Surrendered(surrender)));
-    assert_eq!(pair.destination.check(KEY, at(20)), Verdict::Owned(again.epoch));
+    pair.destination.handle(
+        at(16),
+        Input::ReadyAnswered(ReadyAnswer::Surrendered(first)),
+    );
+    assert!(
+        !owns(&pair.destination),
+        "the first handoff's surrender is not this one's"
+    );
+    let surrender = Surrender {
+        handoff: again.id,
+        ..first
+    };
+    pair.destination.handle(
+        at(17),
+        Input::ReadyAnswered(ReadyAnswer::Surrendered(surrender)),
+    );
+    assert_eq!(
+        pair.destination.check(KEY, at(20)),
+        Verdict::Owned(again.epoch)
+    );
 }
 
 /// A surrender that comes before the view is kept until the view shows the handoff.
@@ -98,12 +141,24 @@ pub fn an_early_surrender_waits_for_the_view() {
     script.grant(a.session);
     let mut destination = script.serve(&b, at(0));
     let handoff = script.begin(b.session);
-    let surrender = Surrender { handoff: handoff.id, from: a.session, to: b.session, digest: DIGEST };
-    destination.handle(at(5), Input::ReadyAnswered(ReadyAnswer::Surrendered(surrender)));
+    let surrender = Surrender {
+        handoff: handoff.id,
+        from: a.session,
+        to: b.session,
+        digest: DIGEST,
+    };
+    destination.handle(
+        at(5),
+        Input::ReadyAnswered(ReadyAnswer::Surrendered(surrender)),
+    );
     assert!(!owns(&destination));
     let out = script.push(&mut destination, at(6));
     assert!(owns(&destination));
-    assert_eq!(renewals(&out)[0].words, vec![Word::Accepted(handoff.id)], "the word goes out at once");
+    assert_eq!(
+        renewals(&out)[0].words,
+        vec![Word::Accepted(handoff.id)],
+        "the word goes out at once"
+    );
 }
 
 /// Counter-example: A answers *refused*, then B's *ready* arrives and A surrenders after all: the
@@ -113,10 +168,14 @@ pub fn a_refusal_is_remembered_and_final() {
     let mut pair = pair();
     pair.script.ask_cancel(pair.handoff.id);
     let out = pair.script.push(&mut pair.source, at(5));
-    assert_eq!(renewals(&out)[0].words, vec![Word::Refused(pair.handoff.id)]);
+    assert_eq!(
+        renewals(&out)[0].words,
+        vec![Word::Refused(pair.handoff.id)]
+    );
     let out = pair.source.handle(at(6), Input::Ready(pair.ready()));
     assert_eq!(answered(&out), vec![ReadyAnswer::Refused(pair.handoff.id)]);
-    pair.source.handle(at(7), Input::Drained(pair.handoff.id, DIGEST));
+    pair.source
+        .handle(at(7), Input::Drained(pair.handoff.id, DIGEST));
     assert!(owns(&pair.source) && pair.words() == vec![Word::Refused(pair.handoff.id)]);
 }
 
@@ -127,7 +186,10 @@ pub fn a_surrender_is_final_whatever_is_asked() {
     pair.surrendered();
     pair.script.ask_cancel(pair.handoff.id);
     pair.script.push(&mut pair.source, at(12));
-    assert_eq!(pair.words(), vec![Word::Surrendered(pair.handoff.id, DIGEST)]);
+    assert_eq!(
+        pair.words(),
+        vec![Word::Surrendered(pair.handoff.id, DIGEST)]
+    );
     assert!(!owns(&pair.source));
 }
 
@@ -139,10 +201,21 @@ pub fn a_surrendered_epoch_is_never_held_again_whatever_a_view_shows() {
     let mut slices = pair.script.state().view().slices;
     let mut assigned = slices.get(KEY).1.clone();
     assigned.handoff = None;
-    slices.overlay(vec![(pair.script.slice(KEY), assigned)]).expect("the same slice");
-    let later = pair.script.want(leasehold_proto::target::Consistency::Eventual);
-    let wrong = View { generation: later, slices, ..pair.script.state().view() };
-    pair.source.handle(at(12), Input::Pushed(pair.a.session, ViewUpdate::Full(wrong)));
+    slices
+        .overlay(vec![(pair.script.slice(KEY), assigned)])
+        .expect("the same slice");
+    let later = pair
+        .script
+        .want(leasehold_proto::target::Consistency::Eventual);
+    let wrong = View {
+        generation: later,
+        slices,
+        ..pair.script.state().view()
+    };
+    pair.source.handle(
+        at(12),
+        Input::Pushed(pair.a.session, ViewUpdate::Full(wrong)),
+    );
     assert!(!owns(&pair.source));
 }
 
@@ -154,10 +227,20 @@ pub fn a_floor_covers_only_the_keys_that_were_surrendered() {
     script.grant(a.session);
     let upper = SliceKey::from_u64(1 << 63);
     let (slice, owner) = (script.slice(KEY), script.owner(KEY));
-    script.plan(PlanStep::Split { slice, owner, at: upper }).expect("nothing is open");
+    script
+        .plan(PlanStep::Split {
+            slice,
+            owner,
+            at: upper,
+        })
+        .expect("nothing is open");
     let handoff = script.begin(b.session);
     let mut source = script.serve(&a, at(0));
-    let ready = Ready { handoff: handoff.id, from: a.session, to: b.session };
+    let ready = Ready {
+        handoff: handoff.id,
+        from: a.session,
+        to: b.session,
+    };
     source.handle(at(10), Input::Ready(ready));
     source.handle(at(11), Input::Drained(handoff.id, DIGEST));
     assert!(matches!(source.local()[0].part, Part::Gone(_)));
@@ -173,10 +256,14 @@ pub fn words_are_repeated_in_every_renewal_until_the_handoff_has_ended() {
     let mut now = at(12);
     for _ in 0..5 {
         let (sent, renew) = next_renewal(&mut pair.source, now);
-        assert_eq!(renew.words, vec![Word::Surrendered(pair.handoff.id, DIGEST)]);
+        assert_eq!(
+            renew.words,
+            vec![Word::Surrendered(pair.handoff.id, DIGEST)]
+        );
         now = sent + std::time::Duration::from_millis(1);
     }
-    pair.script.complete(pair.handoff.id, EndWord::Surrendered(pair.a.session));
+    pair.script
+        .complete(pair.handoff.id, EndWord::Surrendered(pair.a.session));
     pair.script.push(&mut pair.source, now);
     assert_eq!(next_renewal(&mut pair.source, now).1.words, vec![]);
 }
@@ -187,8 +274,15 @@ pub fn a_word_that_an_answer_calls_for_is_said_at_once() {
     let mut pair = pair();
     let (sent, renew) = next_renewal(&mut pair.source, at(1));
     pair.script.ask_cancel(pair.handoff.id);
-    let out = pair.script.answer(&mut pair.source, sent + std::time::Duration::from_millis(3), &renew);
-    assert_eq!(renewals(&out)[0].words, vec![Word::Refused(pair.handoff.id)]);
+    let out = pair.script.answer(
+        &mut pair.source,
+        sent + std::time::Duration::from_millis(3),
+        &renew,
+    );
+    assert_eq!(
+        renewals(&out)[0].words,
+        vec![Word::Refused(pair.handoff.id)]
+    );
 }
 
 /// Counter-example: A surrenders, B owns by the direct word; before A's word arrives a second
@@ -200,13 +294,31 @@ pub fn an_open_handoff_is_never_replaced_split_merged_or_granted_over() {
     let (slice, owner) = (pair.script.slice(KEY), pair.script.owner(KEY));
     let from = owner.expect("A owns");
     let steps = [
-        PlanStep::BeginHandoff { slice, from, to: c.session },
-        PlanStep::Grant { slice, to: c.session },
-        PlanStep::Split { slice, owner, at: SliceKey::from_u64(7) },
-        PlanStep::Merge { left: slice, right: slice, owner: from.session },
+        PlanStep::BeginHandoff {
+            slice,
+            from,
+            to: c.session,
+        },
+        PlanStep::Grant {
+            slice,
+            to: c.session,
+        },
+        PlanStep::Split {
+            slice,
+            owner,
+            at: SliceKey::from_u64(7),
+        },
+        PlanStep::Merge {
+            left: slice,
+            right: slice,
+            owner: from.session,
+        },
     ];
     for step in steps {
-        assert_eq!(pair.script.plan(step), Err(Rejection::HandoffOpen(slice, pair.handoff.id)));
+        assert_eq!(
+            pair.script.plan(step),
+            Err(Rejection::HandoffOpen(slice, pair.handoff.id))
+        );
     }
     assert_eq!(pair.script.handoff(KEY), Some(pair.handoff));
 }
@@ -219,7 +331,10 @@ pub fn the_expiry_of_the_source_completes_to_a_live_destination() {
     let c = pair.script.register(3);
     pair.script.expire(pair.a.session, vec![(KEY, c.session)]);
     let owner = pair.script.owner(KEY).expect("not vacant");
-    assert_eq!((owner.session, owner.epoch), (pair.b.session, pair.handoff.epoch));
+    assert_eq!(
+        (owner.session, owner.epoch),
+        (pair.b.session, pair.handoff.epoch)
+    );
     assert_eq!(pair.script.handoff(KEY), None);
 }
 
@@ -244,7 +359,10 @@ pub fn the_closing_of_the_destination_does_not_end_a_handoff() {
     let open = pair.script.handoff(KEY).expect("still open");
     assert!(open.to_closed && open.id == pair.handoff.id);
     pair.script.push(&mut pair.source, at(12));
-    assert_eq!(pair.words(), vec![Word::Surrendered(pair.handoff.id, DIGEST)]);
+    assert_eq!(
+        pair.words(),
+        vec![Word::Surrendered(pair.handoff.id, DIGEST)]
+    );
 }
 
 /// Counter-example: completing to a closed B gives the slice to nobody for ever.
@@ -252,8 +370,12 @@ pub fn the_closing_of_the_destination_does_not_end_a_handoff() {
 pub fn completing_to_a_closed_destination_vacates() {
     let mut pair = pair();
     pair.script.expire(pair.b.session, vec![]);
-    pair.script.complete(pair.handoff.id, EndWord::Surrendered(pair.a.session));
-    assert_eq!((pair.script.owner(KEY), pair.script.handoff(KEY)), (None, None));
+    pair.script
+        .complete(pair.handoff.id, EndWord::Surrendered(pair.a.session));
+    assert_eq!(
+        (pair.script.owner(KEY), pair.script.handoff(KEY)),
+        (None, None)
+    );
 }
 
 /// Counter-example: a cancel without A's word while A's surrender is under way: B owns at an epoch
@@ -262,10 +384,16 @@ pub fn completing_to_a_closed_destination_vacates() {
 pub fn only_the_word_of_the_source_ends_a_handoff_without_effect() {
     let mut pair = pair();
     pair.script.ask_cancel(pair.handoff.id);
-    assert!(pair.script.handoff(KEY).is_some_and(|open| open.ask_cancel), "asked, not cancelled");
+    assert!(
+        pair.script.handoff(KEY).is_some_and(|open| open.ask_cancel),
+        "asked, not cancelled"
+    );
     pair.script.refused(pair.handoff.id, pair.a.session);
     assert_eq!(pair.script.handoff(KEY), None);
-    assert_eq!(pair.script.owner(KEY).map(|owner| owner.session), Some(pair.a.session));
+    assert_eq!(
+        pair.script.owner(KEY).map(|owner| owner.session),
+        Some(pair.a.session)
+    );
 }
 
 /// Counter-example: the new incarnation of a crashed source says honestly that it never
@@ -277,8 +405,14 @@ pub fn a_word_counts_only_from_the_session_that_has_the_part() {
     let id = pair.handoff.id;
     let not_a_party = Reply::Rejected(Rejection::NotAParty(reborn, id));
     assert_eq!(pair.script.refused(id, reborn), not_a_party);
-    assert_eq!(pair.script.complete(id, EndWord::Surrendered(reborn)), not_a_party);
-    assert_eq!(pair.script.complete(id, EndWord::Accepted(reborn)), not_a_party);
+    assert_eq!(
+        pair.script.complete(id, EndWord::Surrendered(reborn)),
+        not_a_party
+    );
+    assert_eq!(
+        pair.script.complete(id, EndWord::Accepted(reborn)),
+        not_a_party
+    );
 }
 
 /// A process that is asked about a session that it does not hold answers *not mine*.
@@ -292,7 +426,10 @@ pub fn a_process_speaks_only_for_the_session_that_it_holds_now() {
     // And a destination does not take what is addressed to its predecessor.
     let reborn = pair.script.register(2);
     let mut process = pair.script.serve(&reborn, at(0));
-    process.handle(at(5), Input::ReadyAnswered(ReadyAnswer::Surrendered(pair.surrender())));
+    process.handle(
+        at(5),
+        Input::ReadyAnswered(ReadyAnswer::Surrendered(pair.surrender())),
+    );
     assert!(!owns(&process));
 }
 
@@ -300,9 +437,17 @@ pub fn a_process_speaks_only_for_the_session_that_it_holds_now() {
 #[test]
 pub fn a_handoff_ends_once() {
     let mut pair = pair();
-    pair.script.complete(pair.handoff.id, EndWord::Accepted(pair.b.session));
+    pair.script
+        .complete(pair.handoff.id, EndWord::Accepted(pair.b.session));
     let unknown = Reply::Rejected(Rejection::UnknownHandoff(pair.handoff.id));
-    assert_eq!(pair.script.refused(pair.handoff.id, pair.a.session), unknown);
-    assert_eq!(pair.script.complete(pair.handoff.id, EndWord::Surrendered(pair.a.session)), unknown);
+    assert_eq!(
+        pair.script.refused(pair.handoff.id, pair.a.session),
+        unknown
+    );
+    assert_eq!(
+        pair.script
+            .complete(pair.handoff.id, EndWord::Surrendered(pair.a.session)),
+        unknown
+    );
     assert_eq!(pair.script.ask_cancel(pair.handoff.id), unknown);
 }

@@ -11,7 +11,8 @@ use leasehold_proto::table::{LeaseTable, TargetState};
 use leasehold_proto::target::{Consistency, SessionSecret, TargetChange, TargetConfig};
 use leasehold_proto::view::{Handoff, ViewUpdate};
 use leasehold_proto::{
-    ClockTime, Generation, HandoffId, Lease, LogId, PodAddress, SessionId, Slice, SliceKey, Squid, TargetName,
+    ClockTime, Generation, HandoffId, Lease, LogId, PodAddress, SessionId, Slice, SliceKey, Squid,
+    TargetName,
 };
 use std::time::Duration;
 
@@ -43,28 +44,59 @@ impl Script {
     }
 
     pub fn with(consistency: Consistency, initial_slices: u32) -> Self {
-        let mut script = Self { table: LeaseTable::new(), index: 0, term: 1 };
-        let config = TargetConfig { consistency, ttl: TTL, ..TargetConfig::default() };
-        script.apply(Command::CreateTarget { target: cart(), config, initial_slices });
+        let mut script = Self {
+            table: LeaseTable::new(),
+            index: 0,
+            term: 1,
+        };
+        let config = TargetConfig {
+            consistency,
+            ttl: TTL,
+            ..TargetConfig::default()
+        };
+        script.apply(Command::CreateTarget {
+            target: cart(),
+            config,
+            initial_slices,
+        });
         script
     }
 
     pub fn apply(&mut self, command: Command) -> Reply {
         self.index += 1;
-        self.table.apply(LogId { term: self.term, index: self.index }, command).reply
+        self.table
+            .apply(
+                LogId {
+                    term: self.term,
+                    index: self.index,
+                },
+                command,
+            )
+            .reply
     }
 
     pub fn state(&self) -> &TargetState {
-        self.table.target(&cart()).expect("created at the beginning")
+        self.table
+            .target(&cart())
+            .expect("created at the beginning")
     }
 
     pub fn register(&mut self, process: u8) -> Registered {
         let address = PodAddress::new(&format!("10.0.0.{process}:9000")).expect("an address");
         // A process that registers again is another Slicelet.
-        let squid = Squid { address, id: u128::from(self.index) };
+        let squid = Squid {
+            address,
+            id: u128::from(self.index),
+        };
         let secret = SessionSecret::from_bytes([process; 16]);
         let clock = ClockClass::Slewed;
-        match self.apply(Command::RegisterSession { target: cart(), squid, clock, secret, app_version: String::new() }) {
+        match self.apply(Command::RegisterSession {
+            target: cart(),
+            squid,
+            clock,
+            secret,
+            app_version: String::new(),
+        }) {
             Reply::Registered(registered) => registered,
             other => panic!("not registered: {other:?}"),
         }
@@ -72,7 +104,11 @@ impl Script {
 
     pub fn plan(&mut self, step: PlanStep) -> Result<(), Rejection> {
         let config_version = self.state().config_version();
-        match self.apply(Command::ApplyPlan { target: cart(), config_version, steps: vec![step] }) {
+        match self.apply(Command::ApplyPlan {
+            target: cart(),
+            config_version,
+            steps: vec![step],
+        }) {
             Reply::Plan(mut results) => results.remove(0),
             Reply::Rejected(rejection) => Err(rejection),
             other => panic!("no answer to a plan: {other:?}"),
@@ -93,44 +129,78 @@ impl Script {
 
     pub fn grant(&mut self, to: SessionId) {
         let slice = self.slice(KEY);
-        self.plan(PlanStep::Grant { slice, to }).expect("the slice is vacant");
+        self.plan(PlanStep::Grant { slice, to })
+            .expect("the slice is vacant");
     }
 
     pub fn begin(&mut self, to: SessionId) -> Handoff {
         let (slice, from) = (self.slice(KEY), self.owner(KEY).expect("owned"));
-        self.plan(PlanStep::BeginHandoff { slice, from, to }).expect("nothing is open");
+        self.plan(PlanStep::BeginHandoff { slice, from, to })
+            .expect("nothing is open");
         self.handoff(KEY).expect("just begun")
     }
 
     pub fn expire(&mut self, session: SessionId, successors: Vec<(SliceKey, SessionId)>) -> Reply {
         let term = self.term;
-        self.apply(Command::ExpireSession { target: cart(), session, term, successors })
+        self.apply(Command::ExpireSession {
+            target: cart(),
+            session,
+            term,
+            successors,
+        })
     }
 
     pub fn close(&mut self, session: SessionId) -> Reply {
-        self.apply(Command::CloseSession { target: cart(), session, proof: CloseProof::OwnWord })
+        self.apply(Command::CloseSession {
+            target: cart(),
+            session,
+            proof: CloseProof::OwnWord,
+        })
     }
 
     pub fn complete(&mut self, handoff: HandoffId, word: EndWord) -> Reply {
-        self.apply(Command::CompleteHandoff { target: cart(), handoff, word, digest: None })
+        self.apply(Command::CompleteHandoff {
+            target: cart(),
+            handoff,
+            word,
+            digest: None,
+        })
     }
 
     pub fn refused(&mut self, handoff: HandoffId, refused_by: SessionId) -> Reply {
-        self.apply(Command::CancelHandoff { target: cart(), handoff, refused_by })
+        self.apply(Command::CancelHandoff {
+            target: cart(),
+            handoff,
+            refused_by,
+        })
     }
 
     pub fn ask_cancel(&mut self, handoff: HandoffId) -> Reply {
-        self.apply(Command::AskCancel { target: cart(), handoff })
+        self.apply(Command::AskCancel {
+            target: cart(),
+            handoff,
+        })
     }
 
     pub fn want(&mut self, consistency: Consistency) -> Generation {
-        let change = TargetChange { consistency: Some(consistency), ..TargetChange::default() };
-        self.apply(Command::UpdateTarget { target: cart(), expected_version: None, change });
+        let change = TargetChange {
+            consistency: Some(consistency),
+            ..TargetChange::default()
+        };
+        self.apply(Command::UpdateTarget {
+            target: cart(),
+            expected_version: None,
+            change,
+        });
         self.state().generation()
     }
 
     pub fn ack(&mut self, session: SessionId, arming: Generation) -> Reply {
-        self.apply(Command::AckArming { target: cart(), session, arming })
+        self.apply(Command::AckArming {
+            target: cart(),
+            session,
+            arming,
+        })
     }
 
     pub fn view(&self) -> ViewUpdate {
@@ -148,7 +218,15 @@ impl Script {
 
     pub fn answer(&self, holder: &mut Holder, now: ClockTime, renew: &Renew) -> Output {
         let update = self.state().update_since(renew.known);
-        holder.handle(now, Input::Renewed(Renewed { session: renew.session, seq: renew.seq, ttl: TTL, update }))
+        holder.handle(
+            now,
+            Input::Renewed(Renewed {
+                session: renew.session,
+                seq: renew.seq,
+                ttl: TTL,
+                update,
+            }),
+        )
     }
 
     pub fn push(&self, holder: &mut Holder, now: ClockTime) -> Output {
@@ -158,8 +236,20 @@ impl Script {
 }
 
 pub fn begin(holder: &mut Holder, registered: &Registered, now: ClockTime) -> Output {
-    let Registered { session, ttl, not_before, .. } = registered.clone();
-    holder.handle(now, Input::Registered { session, ttl, not_before })
+    let Registered {
+        session,
+        ttl,
+        not_before,
+        ..
+    } = registered.clone();
+    holder.handle(
+        now,
+        Input::Registered {
+            session,
+            ttl,
+            not_before,
+        },
+    )
 }
 
 pub fn renewals(out: &Output) -> Vec<Renew> {
@@ -177,7 +267,10 @@ pub fn next_renewal(holder: &mut Holder, mut now: ClockTime) -> (ClockTime, Rene
         if let Some(renew) = renewals(&out).pop() {
             return (now, renew);
         }
-        now = out.wake_at.expect("a session renews for ever").max(now + Duration::from_nanos(1));
+        now = out
+            .wake_at
+            .expect("a session renews for ever")
+            .max(now + Duration::from_nanos(1));
     }
 }
 

@@ -35,10 +35,21 @@ pub fn a_difference_fits_only_onto_what_it_begins_at() {
     script.grant(a.session);
     let granted = script.state().generation();
     let upper = script.slice(SliceKey::MAX);
-    script.plan(PlanStep::Grant { slice: upper, to: a.session }).expect("vacant");
+    script
+        .plan(PlanStep::Grant {
+            slice: upper,
+            to: a.session,
+        })
+        .expect("vacant");
     let late = script.state().update_since(Some(granted)).expect("newer");
-    assert!(matches!(View::advance(&mut known, late), Err(UpdateError::Gap { .. })));
-    let fitting = script.state().update_since(known.as_ref().map(|view| view.generation)).expect("newer");
+    assert!(matches!(
+        View::advance(&mut known, late),
+        Err(UpdateError::Gap { .. })
+    ));
+    let fitting = script
+        .state()
+        .update_since(known.as_ref().map(|view| view.generation))
+        .expect("newer");
     assert_eq!(View::advance(&mut known, fitting), Ok(Applied::Newer));
     assert_eq!(known, Some(script.state().view()));
 }
@@ -58,7 +69,11 @@ pub fn a_session_applies_no_view_older_than_its_registration() {
     holder.handle(at(1), Input::Pushed(born_acknowledged.session, eventual));
     assert!(holder.view().is_none());
     script.push(&mut holder, at(2));
-    assert!(holder.view().is_some_and(|view| matches!(view.mode, Mode::Arming(_))));
+    assert!(
+        holder
+            .view()
+            .is_some_and(|view| matches!(view.mode, Mode::Arming(_)))
+    );
 }
 
 /// Counter-example: a process holds 3 s by its old ttl while the leader counts D from the new 1 s.
@@ -66,15 +81,30 @@ pub fn a_session_applies_no_view_older_than_its_registration() {
 pub fn ttl_and_clock_class_are_fixed_at_registration() {
     let mut script = Script::strong();
     let a = script.register(1);
-    let change = TargetChange { ttl: Some(Duration::from_secs(1)), ..TargetChange::default() };
-    script.apply(Command::UpdateTarget { target: cart(), expected_version: None, change });
+    let change = TargetChange {
+        ttl: Some(Duration::from_secs(1)),
+        ..TargetChange::default()
+    };
+    script.apply(Command::UpdateTarget {
+        target: cart(),
+        expected_version: None,
+        change,
+    });
     let b = script.register(2);
     let ttl = |id| script.state().session(id).expect("live").ttl;
-    assert_eq!((ttl(a.session), ttl(b.session)), (TTL, Duration::from_secs(1)));
+    assert_eq!(
+        (ttl(a.session), ttl(b.session)),
+        (TTL, Duration::from_secs(1))
+    );
     // Nor does an answer stretch it.
     let mut holder = script.serve(&b, at(0));
     let (t0, renew) = next_renewal(&mut holder, at(1));
-    let stretched = Renewed { session: b.session, seq: renew.seq, ttl: TTL, update: None };
+    let stretched = Renewed {
+        session: b.session,
+        seq: renew.seq,
+        ttl: TTL,
+        update: None,
+    };
     holder.handle(t0, Input::Renewed(stretched));
     assert_eq!(holder.lease_deadline(), Some(t0 + Duration::from_secs(1)));
 }
@@ -111,9 +141,19 @@ pub fn a_deleted_name_is_free_when_every_session_has_gone() {
     let mut script = Script::strong();
     let (a, b) = (script.register(1), script.register(2));
     script.grant(a.session);
-    script.apply(Command::DeleteTarget { target: cart(), expected_version: None });
-    let create = Command::CreateTarget { target: cart(), config: TargetConfig::default(), initial_slices: 1 };
-    assert_eq!(script.apply(create.clone()), Reply::Rejected(Rejection::TargetLeaving(cart(), 2)));
+    script.apply(Command::DeleteTarget {
+        target: cart(),
+        expected_version: None,
+    });
+    let create = Command::CreateTarget {
+        target: cart(),
+        config: TargetConfig::default(),
+        initial_slices: 1,
+    };
+    assert_eq!(
+        script.apply(create.clone()),
+        Reply::Rejected(Rejection::TargetLeaving(cart(), 2))
+    );
     script.close(b.session);
     script.expire(a.session, vec![]);
     assert_eq!(script.apply(create), Reply::Done);
@@ -128,15 +168,29 @@ pub fn after_a_restore_nothing_is_granted_until_the_wait_is_over() {
     script.grant(a.session);
     let before = script.owner(KEY).expect("granted").epoch;
     let incarnation = Incarnation::new(2).expect("in range");
-    let restore = Command::Restore { incarnation, max_ttl: TTL };
+    let restore = Command::Restore {
+        incarnation,
+        max_ttl: TTL,
+    };
     script.index -= 1;
     assert_eq!(script.apply(restore.clone()), Reply::Done);
-    assert_eq!(script.apply(restore), Reply::Rejected(Rejection::IncarnationNotLarger(2)));
+    assert_eq!(
+        script.apply(restore),
+        Reply::Rejected(Rejection::IncarnationNotLarger(2))
+    );
     let b = script.register(2);
-    let grant = PlanStep::Grant { slice: script.slice(KEY), to: b.session };
+    let grant = PlanStep::Grant {
+        slice: script.slice(KEY),
+        to: b.session,
+    };
     assert_eq!(script.plan(grant.clone()), Err(Rejection::RestoreWait));
-    let other_term = Command::EndRestoreWait { term: script.term + 1 };
-    assert!(matches!(script.apply(other_term), Reply::Rejected(Rejection::OtherTerm { .. })));
+    let other_term = Command::EndRestoreWait {
+        term: script.term + 1,
+    };
+    assert!(matches!(
+        script.apply(other_term),
+        Reply::Rejected(Rejection::OtherTerm { .. })
+    ));
     script.apply(Command::EndRestoreWait { term: script.term });
     script.plan(grant).expect("the wait is over");
     assert!(script.owner(KEY).expect("granted").epoch.token() > before.token());
@@ -146,9 +200,16 @@ pub fn after_a_restore_nothing_is_granted_until_the_wait_is_over() {
 #[test]
 pub fn the_records_written_one_by_one_describe_the_table() {
     let mut table = LeaseTable::new();
-    let create = Command::CreateTarget { target: cart(), config: TargetConfig::default(), initial_slices: 3 };
+    let create = Command::CreateTarget {
+        target: cart(),
+        config: TargetConfig::default(),
+        initial_slices: 3,
+    };
     let outcome = table.apply(LogId { term: 1, index: 1 }, create);
-    let stored: BTreeMap<RecordKey, Record> =
-        outcome.touched.iter().filter_map(|key| Some((key.clone(), table.record(key)?))).collect();
+    let stored: BTreeMap<RecordKey, Record> = outcome
+        .touched
+        .iter()
+        .filter_map(|key| Some((key.clone(), table.record(key)?)))
+        .collect();
     assert_eq!(LeaseTable::from_records(stored.into_values()), Ok(table));
 }

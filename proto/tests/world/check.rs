@@ -154,7 +154,9 @@ impl Checker {
             return;
         }
         let live = |session: SessionId| {
-            self.master.target(&target()).is_some_and(|state| state.live_sessions().any(|known| known.id == session))
+            self.master
+                .target(&target())
+                .is_some_and(|state| state.live_sessions().any(|known| known.id == session))
         };
         let named = |session: SessionId| view.pods.contains_key(&session) || !live(session);
         match self.history.get(&view.generation) {
@@ -208,6 +210,24 @@ impl Checker {
         }
     }
 
+    fn knows(&self, session: SessionId, k: usize, epoch: Epoch) -> bool {
+        let Some(state) = self
+            .master
+            .target(&target())
+            .filter(|state| !state.is_deleted())
+        else {
+            return true;
+        };
+        let Some((_, assigned)) = state.slice_of(key(k)) else {
+            return false;
+        };
+        self.master.restore_wait().is_some()
+            || assigned.owner.is_some_and(|owner| owner.session == session)
+            || assigned
+                .handoff
+                .is_some_and(|handoff| handoff.to == session && handoff.epoch == epoch)
+    }
+
     fn host(&mut self, host: &Host, passing: &mut [Option<SessionId>; KEYS], stats: &mut Stats) {
         let now = host.clock.now();
         let Some(session) = host.holder.session() else {
@@ -256,6 +276,12 @@ impl Checker {
             if let Some(other) = passed.replace(session) {
                 self.fail(format!(
                     "{other} and {session} both pass a check of key {k}"
+                ));
+            }
+            // Stronger: the table knows whoever may pass, so that none can be given a slice beside it.
+            if !self.knows(session, k, epoch) {
+                self.fail(format!(
+                    "{session} passes a check of key {k} at {epoch} that the table does not know of"
                 ));
             }
             // (2) Epochs never fall.

@@ -6,6 +6,8 @@
 //! collecting renewals, but its quorum rounds fail and its proposals are refused. A new leader may
 //! inherit any prefix of the old one's uncommitted tail, and applies the log with delay.
 
+#![allow(dead_code, reason = "each test binary uses what it needs")]
+
 mod check;
 mod heal;
 mod host;
@@ -27,6 +29,8 @@ use host::Host;
 use raft::{Node, Raft};
 pub use rng::Rng;
 
+/// Events of one schedule before it is healed.
+pub const STEPS: u64 = 300;
 pub const TTL: Duration = TTL_MIN;
 /// Every key that is looked at; slices are cut only there, so that these stand for all.
 pub const KEYS: usize = 8;
@@ -146,6 +150,7 @@ pub struct Adversity {
     pub deletes: u64,
     pub restores: u64,
     pub lag: u64,
+    pub slow_rounds: u64,
     pub late_appends: u64,
 }
 
@@ -161,7 +166,8 @@ impl Adversity {
         let (loss, cuts, elections, crashes) =
             (sometimes(20), sometimes(8), sometimes(4), sometimes(3));
         let (flips, deletes, restores) = (sometimes(4), sometimes(2) / 2, sometimes(2) / 2);
-        let (lag, late_appends) = (sometimes(60), sometimes(40));
+        let (lag, late_appends, slow_rounds) =
+            (sometimes(60), sometimes(40), sometimes(95).max(10));
         Self {
             hosts: 2 + rng.below(2) as usize,
             slices: 1 << rng.below(3),
@@ -174,6 +180,7 @@ impl Adversity {
             deletes,
             restores,
             lag,
+            slow_rounds,
             late_appends,
         }
     }
@@ -544,19 +551,23 @@ impl World {
             *self.rng.pick(&[Consistency::Strong, Consistency::Eventual]),
         );
         let create = self.create(consistency);
-        let alive = |session: SessionId| {
+        let alive = |squid: &Squid| {
             self.hosts
                 .iter()
-                .any(|host| host.alive && host.holder.session() == Some(session))
+                .any(|host| host.alive && host.squid == *squid)
         };
         let Some(state) = self.check.master.target(&target()) else {
             return self.propose(create);
         };
         let dead: Vec<SessionId> = state
             .sessions()
+            .filter(|session| !alive(&session.squid))
             .map(|session| session.id)
-            .filter(|id| !alive(*id))
             .collect();
+        let registering = self
+            .messages
+            .iter()
+            .any(|message| matches!(message, Message::Registered { .. }));
         let nothing_unknown = self.hosts.iter().all(|host| {
             host.holder
                 .session()
@@ -564,7 +575,7 @@ impl World {
         });
         let handoffs: Vec<_> = state.handoffs().map(|(_, _, handoff)| handoff.id).collect();
         match dice {
-            0 if nothing_unknown => self.propose_now(forget(None)),
+            0 if nothing_unknown && !registering => self.propose_now(forget(None)),
             1 if !dead.is_empty() => {
                 let session = *self.rng.pick(&dead);
                 let proof = leasehold_proto::command::CloseProof::Reaped;

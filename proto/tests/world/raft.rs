@@ -173,7 +173,7 @@ impl World {
             {
                 self.apply_next(node);
             }
-            if !self.rng.chance(10) {
+            if !self.rng.chance(self.adversity.slow_rounds) {
                 self.confirm(node);
             }
         }
