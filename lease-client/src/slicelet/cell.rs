@@ -250,3 +250,163 @@ mod store {
         }
     }
 }
+
+#[cfg(all(test, leasehold_loom))]
+mod interleavings {
+    //! Every interleaving of guards and a freeze:
+    //! `RUSTFLAGS="--cfg leasehold_loom" cargo test -p leasehold-client --release --lib interleavings`.
+
+    use std::sync::Arc as StdArc;
+
+    use loom::cell::UnsafeCell;
+    use loom::sync::atomic::{AtomicBool, Ordering};
+    use loom::sync::{Arc, Notify};
+    use loom::thread;
+
+    use super::Cell;
+
+    /// What the guards protect.
+    struct Protected {
+        cell: Cell,
+        surrendered: AtomicBool,
+        state: [UnsafeCell<u32>; 2],
+        drained: Notify,
+    }
+
+    impl Protected {
+        fn new() -> Arc<Self> {
+            Arc::new(Self {
+                cell: Cell::new(),
+                surrendered: AtomicBool::new(false),
+                state: [UnsafeCell::new(0), UnsafeCell::new(0)],
+                drained: Notify::new(),
+            })
+        }
+
+        fn serve(&self, thread: usize) {
+            if self.cell.enter().is_ok() {
+                // SAFETY: only this thread writes, and the freezer reads only when it has gone;
+                // loom checks just that.
+                self.state[thread].with_mut(|state| unsafe { *state += 1 });
+                assert!(!self.surrendered.load(Ordering::Relaxed), "served after the surrender");
+                self.cell.leave();
+            }
+        }
+
+        fn surrender(self: &Arc<Self>) {
+            let told = Arc::clone(self);
+            self.cell.freeze(StdArc::new(move || told.drained.notify()));
+            while !self.cell.is_idle() {
+                self.drained.wait();
+            }
+            self.surrendered.store(true, Ordering::Relaxed);
+            for state in &self.state {
+                // SAFETY: see `serve`.
+                state.with(|state| unsafe { assert!(*state <= 2) });
+            }
+        }
+    }
+
+    #[test]
+    fn no_guard_is_in_flight_when_the_slice_is_surrendered() {
+        loom::model(|| {
+            let protected = Protected::new();
+            let guards = [0, 1].map(|n| {
+                let protected = Arc::clone(&protected);
+                thread::spawn(move || protected.serve(n))
+            });
+            protected.surrender();
+            guards.into_iter().for_each(|guard| guard.join().unwrap());
+            protected.serve(0);
+        });
+    }
+
+    #[test]
+    fn a_guard_that_was_revoked_before_it_verified_does_not_verify() {
+        loom::model(|| {
+            let protected = Protected::new();
+            let guard = {
+                let protected = Arc::clone(&protected);
+                thread::spawn(move || {
+                    if protected.cell.enter().is_ok() {
+                        let surrendered = protected.surrendered.load(Ordering::Acquire);
+                        assert!(!(surrendered && protected.cell.is_valid()), "valid after the surrender");
+                        protected.cell.leave();
+                    }
+                })
+            };
+            protected.cell.revoke();
+            protected.surrendered.store(true, Ordering::Release);
+            guard.join().unwrap();
+        });
+    }
+}
+
+#[cfg(all(test, not(leasehold_loom)))]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU64};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn guards_and_freezes_under_load_never_meet() {
+        const ROUNDS: usize = 300;
+        let cell = Arc::new(Cell::new());
+        let (served, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let surrendered = Arc::new(AtomicBool::new(false));
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let (cell, served, stop) = (Arc::clone(&cell), Arc::clone(&served), Arc::clone(&stop));
+                let surrendered = Arc::clone(&surrendered);
+                std::thread::spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        if cell.enter().is_ok() {
+                            assert!(!surrendered.load(Ordering::SeqCst));
+                            served.fetch_add(1, Ordering::Relaxed);
+                            cell.leave();
+                        } else {
+                            std::thread::yield_now();
+                        }
+                    }
+                })
+            })
+            .collect();
+        let (drained, wait) = mpsc::channel();
+        for _ in 0..ROUNDS {
+            let drained = drained.clone();
+            cell.freeze(Arc::new(move || {
+                let _ = drained.send(());
+            }));
+            while !cell.is_idle() {
+                wait.recv().unwrap();
+            }
+            surrendered.store(true, Ordering::SeqCst);
+            std::thread::yield_now();
+            surrendered.store(false, Ordering::SeqCst);
+            let before = served.load(Ordering::Relaxed);
+            cell.thaw();
+            while served.load(Ordering::Relaxed) == before {
+                std::thread::yield_now();
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert!(cell.is_idle());
+        assert!(cell.take_asked() >= served.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn asked_counts_spill_over_without_touching_the_flags() {
+        let cell = Cell::new();
+        cell.word.store(ASKED_SPILL - ASKED, Ordering::Relaxed);
+        for _ in 0..3 {
+            cell.enter().unwrap();
+            cell.leave();
+        }
+        assert!(cell.is_valid() && cell.is_idle());
+        assert_eq!(cell.take_asked(), ASKED_SPILL / ASKED + 2);
+        assert_eq!(cell.take_asked(), 0);
+    }
+}

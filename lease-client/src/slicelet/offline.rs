@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use leasehold_proto::command::{Command, PlanStep, Reply};
+use leasehold_proto::command::{Command, PlanStep, Registered, Reply};
 use leasehold_proto::holder::{Action, Holder, HolderConfig, Input};
 use leasehold_proto::message::Renewed;
 use leasehold_proto::table::LeaseTable;
@@ -18,7 +18,7 @@ use crate::clock::Clock;
 /// See the module's description. The table is the real one.
 pub struct Offline {
     /// Checks see what was published last.
-    pub slicelet: Slicelet,
+    pub slicelet: Arc<Slicelet>,
     holder: Holder,
     publisher: Publisher,
     table: LeaseTable,
@@ -35,7 +35,7 @@ impl Offline {
         let address = PodAddress::new("127.0.0.1:1").ok()?;
         let shared = Shared::new(clock.clone());
         let publisher = Publisher::new(Arc::clone(&shared), Arc::new(|| {}), log, false);
-        let slicelet = Slicelet {
+        let slicelet = Arc::new(Slicelet {
             shared,
             target: target.clone(),
             squid: Squid { address, id: 1 },
@@ -45,7 +45,7 @@ impl Offline {
             driver: None,
             most_waiting: 16,
             longest_wait: Duration::from_secs(30),
-        };
+        });
         let (ttl, on_lapse) = (config.ttl, config.on_lapse);
         let holder = Holder::new(HolderConfig { on_lapse, ..HolderConfig::default() });
         let table = LeaseTable::new();
@@ -63,18 +63,20 @@ impl Offline {
         self.table.apply(LogId { term: 1, index: self.index }, command).reply
     }
 
-    fn register(&mut self) -> Option<SessionId> {
-        let (target, squid) = (self.target.clone(), self.slicelet.squid.clone());
-        let secret = SessionSecret::from_bytes([0; 16]);
+    fn register_in_table(&mut self, squid: Squid) -> Option<Registered> {
+        let (target, secret) = (self.target.clone(), SessionSecret::from_bytes([0; 16]));
         let (clock, app_version) = (ClockClass::Raw, String::new());
         match self.apply(Command::RegisterSession { target, squid, clock, secret, app_version }) {
-            Reply::Registered(registered) => {
-                let (session, ttl, not_before) = (registered.session, registered.ttl, registered.not_before);
-                self.input(Input::Registered { session, ttl, not_before });
-                Some(session)
-            }
+            Reply::Registered(registered) => Some(registered),
             _ => None,
         }
+    }
+
+    /// Registers a session of this Slicelet.
+    pub(crate) fn register(&mut self) -> Option<SessionId> {
+        let Registered { session, ttl, not_before, .. } = self.register_in_table(self.slicelet.squid.clone())?;
+        self.input(Input::Registered { session, ttl, not_before });
+        Some(session)
     }
 
     /// Grants every vacant slice to `to`, in the table only.
@@ -119,16 +121,6 @@ impl Offline {
         if output.changed { self.publisher.publish(&self.holder, false) } else { Changes::default() }
     }
 
-    #[cfg(test)]
-    pub(crate) fn holder(&self) -> &Holder {
-        &self.holder
-    }
-
-    #[cfg(test)]
-    pub(crate) fn publisher(&self) -> &Publisher {
-        &self.publisher
-    }
-
     /// The lease never runs out: for measuring the check itself over any time.
     pub(crate) fn swap(&self) {
         self.publisher.store_table();
@@ -152,5 +144,40 @@ impl Offline {
     /// Settings of a session whose lease outlasts any measurement.
     pub(crate) fn long() -> TargetConfig {
         TargetConfig { ttl: Duration::from_secs(300), on_lapse: OnLapse::Stop, ..TargetConfig::default() }
+    }
+}
+
+#[cfg(test)]
+impl Offline {
+    pub(crate) fn holder(&self) -> &Holder {
+        &self.holder
+    }
+
+    pub(crate) fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    /// Registers a session of another Slicelet.
+    pub(crate) fn stranger(&mut self) -> Option<SessionId> {
+        let address = PodAddress::new("127.0.0.1:2").ok()?;
+        self.register_in_table(Squid { address, id: 2 }).map(|registered| registered.session)
+    }
+
+    /// Ends a session, in the table only.
+    pub(crate) fn expire(&mut self, session: SessionId) {
+        let (target, successors) = (self.target.clone(), Vec::new());
+        self.apply(Command::ExpireSession { target, session, term: 1, successors });
+    }
+
+    /// Asks the source to refuse, in the table only.
+    pub(crate) fn ask_cancel(&mut self, handoff: leasehold_proto::HandoffId) {
+        let target = self.target.clone();
+        self.apply(Command::AskCancel { target, handoff });
+    }
+
+    /// Changes the target's configuration, in the table only.
+    pub(crate) fn update(&mut self, change: leasehold_proto::target::TargetChange) {
+        let target = self.target.clone();
+        self.apply(Command::UpdateTarget { target, expected_version: None, change });
     }
 }

@@ -212,6 +212,11 @@ impl Publisher {
                 self.lose(old, cause, true, changes);
             }
         }
+        // Only now: a check that holds the table from before may have entered an old cell until it
+        // was frozen.
+        for held in &mut self.held {
+            held.before.retain(|cell| !cell.is_idle());
+        }
     }
 
     /// A slice that was not there like this before: new here, or made of slices that were.
@@ -242,7 +247,6 @@ impl Publisher {
             held.before.extend(parent.before.iter().cloned());
             held.acquiring.extend(&parent.acquiring);
         }
-        held.before.retain(|cell| !cell.is_idle());
         if parents().next().is_none() {
             let arriving = self.local.iter().any(|old| old.slice.overlaps(part.slice) && matches!(old.part, Part::Arriving(_)));
             if arriving {
@@ -384,7 +388,6 @@ fn keep(mut known: Held, part: &Local) -> Held {
     if std::mem::replace(&mut known.frozen, frozen) && !frozen {
         known.cell.thaw();
     }
-    known.before.retain(|cell| !cell.is_idle());
     known
 }
 

@@ -1,11 +1,11 @@
 //! The primitives of [`super::cell`]: the standard ones, or loom's when it explores interleavings.
 
-#[cfg(loom)]
+#[cfg(leasehold_loom)]
 pub(crate) use loom::sync::{
     Mutex,
     atomic::{AtomicU64, Ordering},
 };
-#[cfg(not(loom))]
+#[cfg(not(leasehold_loom))]
 pub(crate) use std::sync::{
     Mutex,
     atomic::{AtomicU64, Ordering},
