@@ -1,1 +1,270 @@
+//! The planner against the table: what it plans is valid, converges, and moves no more than it must.
 
+use leasehold_proto::LogId;
+use leasehold_proto::clock::ClockClass;
+use leasehold_proto::command::{Command, EndWord, Reply};
+use leasehold_proto::table::{LeaseTable, TargetState};
+use leasehold_proto::target::{Consistency, PodAddress, SessionSecret, Squid, TargetConfig, TargetName};
+use proptest::prelude::*;
+
+use super::*;
+
+/// A table with one target, driven by commands.
+#[derive(Clone, Debug)]
+struct World {
+    table: LeaseTable,
+    index: u64,
+    sessions: Vec<SessionId>,
+    suspected: BTreeSet<SessionId>,
+    settling: bool,
+    held: bool,
+}
+
+fn cart() -> TargetName {
+    TargetName::new("cart").unwrap()
+}
+
+impl World {
+    fn new(slices: u32, sessions: u16, consistency: Consistency) -> Self {
+        let mut world = World {
+            table: LeaseTable::new(),
+            index: 0,
+            sessions: Vec::new(),
+            suspected: BTreeSet::new(),
+            settling: false,
+            held: false,
+        };
+        let config = TargetConfig { consistency, max_open_handoffs: 8, ..TargetConfig::default() };
+        world.apply(Command::CreateTarget { target: cart(), config, initial_slices: slices });
+        for port in 1..=sessions {
+            world.register(port);
+        }
+        world
+    }
+
+    fn apply(&mut self, command: Command) -> Reply {
+        self.index += 1;
+        self.table.apply(LogId { term: 1, index: self.index }, command).reply
+    }
+
+    fn register(&mut self, port: u16) {
+        let squid = Squid { address: PodAddress::new(&format!("pod:{port}")).unwrap(), id: u128::from(port) };
+        let secret = SessionSecret::from_bytes([1; 16]);
+        let (clock, app_version) = (ClockClass::Raw, String::new());
+        match self.apply(Command::RegisterSession { target: cart(), squid, clock, secret, app_version }) {
+            Reply::Registered(registered) => self.sessions.push(registered.session),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn state(&self) -> &TargetState {
+        self.table.target(&cart()).unwrap()
+    }
+
+    fn snapshot(&self) -> Snapshot<'_> {
+        let health = |id: SessionId, draining: bool| {
+            let suspected = self.suspected.contains(&id);
+            Health { may_receive: !suspected, draining, suspected }
+        };
+        Snapshot {
+            slices: self.state().slices().collect(),
+            sessions: self.state().live_sessions().map(|s| (s.id, health(s.id, s.draining))).collect(),
+            mode: self.state().mode(),
+            max_open_handoffs: self.state().config().max_open_handoffs as usize,
+            held: self.held,
+            settling: self.settling,
+            warm_successors: true,
+        }
+    }
+
+    fn plan(&self, seed: u64) -> Vec<PlanStep> {
+        plan(&self.snapshot(), &Load::default(), seed)
+    }
+
+    /// Applies steps of which every one must be accepted.
+    fn carry_out(&mut self, steps: Vec<PlanStep>) {
+        let config_version = self.state().config_version();
+        match self.apply(Command::ApplyPlan { target: cart(), config_version, steps: steps.clone() }) {
+            Reply::Plan(results) => {
+                for (result, step) in results.iter().zip(&steps) {
+                    assert_eq!(*result, Ok(()), "{step:?}");
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn complete_handoffs(&mut self) {
+        let open: Vec<_> = self.state().handoffs().map(|(_, _, handoff)| handoff).collect();
+        for handoff in open {
+            let word = EndWord::Accepted(handoff.to);
+            self.apply(Command::CompleteHandoff { target: cart(), handoff: handoff.id, word, digest: None });
+        }
+    }
+
+    /// Plans and carries out until nothing is planned any more; gives how often a slice moved.
+    fn settle(&mut self, seed: u64) -> usize {
+        let mut moves = 0;
+        for _ in 0..10_000 {
+            let steps = self.plan(seed);
+            if steps.is_empty() {
+                return moves;
+            }
+            moves += steps.iter().filter(|step| !matches!(step, PlanStep::Grant { .. })).count();
+            self.carry_out(steps);
+            let open = self.state().handoffs().count();
+            assert!(open <= 8, "{open} handoffs are open");
+            self.complete_handoffs();
+        }
+        panic!("the plans do not end");
+    }
+
+    fn counts(&self) -> Vec<usize> {
+        self.sessions.iter().map(|session| self.state().owned_by(*session)).collect()
+    }
+}
+
+/// A world in an arbitrary state: slices granted unevenly, some vacant, some handoffs open, some
+/// sessions draining or suspected.
+fn worlds() -> impl Strategy<Value = World> {
+    let shape = (1u32..60, 1u16..8, prop::collection::vec((any::<u8>(), any::<bool>()), 0..60));
+    let moods = (prop::collection::vec(0u8..6, 8), any::<bool>(), prop::collection::vec(any::<u8>(), 0..6));
+    (shape, moods).prop_map(|((slices, sessions, grants), (moods, eventual, handoffs))| {
+        let consistency = if eventual { Consistency::Eventual } else { Consistency::Strong };
+        let mut world = World::new(slices, sessions, consistency);
+        let all: Vec<Slice> = world.state().slices().map(|(slice, _)| slice).collect();
+        let pick = |n: u8, world: &World| world.sessions[n as usize % world.sessions.len()];
+        for (slice, (to, give)) in all.iter().zip(grants) {
+            if give {
+                world.carry_out(vec![PlanStep::Grant { slice: *slice, to: pick(to, &world) }]);
+            }
+        }
+        for to in handoffs {
+            let slice = all[to as usize % all.len()];
+            let (_, assigned) = world.state().slice_of(slice.first()).unwrap();
+            let to = pick(to / 3, &world);
+            if let (Some(from), None) = (assigned.owner.filter(|owner| owner.session != to), assigned.handoff) {
+                world.carry_out(vec![PlanStep::BeginHandoff { slice, from, to }]);
+            }
+        }
+        for (session, mood) in world.sessions.clone().into_iter().zip(moods) {
+            match mood {
+                0 => drop(world.apply(Command::DrainSession { target: cart(), session })),
+                1 => drop(world.suspected.insert(session)),
+                _ => {}
+            }
+        }
+        world
+    })
+}
+
+proptest! {
+    #[test]
+    fn every_step_is_accepted_and_the_same_input_gives_the_same_plan(world in worlds(), seed: u64) {
+        let steps = world.plan(seed);
+        prop_assert_eq!(&steps, &world.plan(seed));
+        if !steps.is_empty() {
+            world.clone().carry_out(steps);
+        }
+    }
+
+    #[test]
+    fn plans_end_with_even_counts_and_empty_draining_sessions(world in worlds(), seed: u64) {
+        let mut world = world;
+        world.complete_handoffs();
+        world.settle(seed);
+        let snapshot = world.snapshot();
+        let of = |wanted: fn(&Health) -> bool| -> Vec<usize> {
+            let chosen = snapshot.sessions.iter().filter(|(_, health)| wanted(health));
+            chosen.map(|(id, _)| world.state().owned_by(*id)).collect()
+        };
+        let eligible = of(|health| health.eligible());
+        if let (Some(least), Some(most)) = (eligible.iter().min(), eligible.iter().max()) {
+            prop_assert!(most - least <= 1, "{:?}", eligible);
+            prop_assert!(of(|health| health.draining).iter().all(|count| *count == 0));
+            prop_assert!(world.state().slices().all(|(_, assigned)| assigned.owner.is_some()));
+        }
+    }
+
+    #[test]
+    fn evening_out_moves_exactly_the_excess(slices in 1u32..60, sessions in 1u16..8, to in prop::collection::vec(any::<u8>(), 60), seed: u64) {
+        let mut world = World::new(slices, sessions, Consistency::Strong);
+        let all: Vec<Slice> = world.state().slices().map(|(slice, _)| slice).collect();
+        for (slice, to) in all.into_iter().zip(to) {
+            let to = world.sessions[to as usize % world.sessions.len()];
+            world.carry_out(vec![PlanStep::Grant { slice, to }]);
+        }
+        let mut counts = world.counts();
+        counts.sort_unstable_by(|a, b| b.cmp(a));
+        let (share, odd) = (slices as usize / counts.len(), slices as usize % counts.len());
+        let fair = |place: usize| if place < odd { share + 1 } else { share };
+        let uneven = counts[0] - counts[counts.len() - 1] > 1;
+        let excess: usize = counts.iter().enumerate().map(|(place, count)| count.saturating_sub(fair(place))).sum();
+        prop_assert_eq!(world.settle(seed), if uneven { excess } else { 0 });
+    }
+}
+
+#[test]
+fn vacant_slices_are_spread_evenly() {
+    let mut world = World::new(16, 5, Consistency::Strong);
+    assert_eq!(world.settle(7), 0);
+    assert_eq!(world.counts().iter().min(), Some(&3));
+    assert_eq!(world.counts().iter().max(), Some(&4));
+}
+
+#[test]
+fn nobody_eligible_means_nothing_is_planned() {
+    let mut world = World::new(4, 2, Consistency::Strong);
+    world.suspected = world.sessions.iter().copied().collect();
+    assert_eq!(world.plan(0), vec![]);
+    assert_eq!(World::new(4, 0, Consistency::Strong).plan(0), vec![]);
+}
+
+#[test]
+fn a_held_target_grants_what_is_vacant_and_moves_nothing() {
+    let mut world = World::new(6, 1, Consistency::Strong);
+    world.held = true;
+    world.settle(0);
+    assert_eq!(world.counts(), [6]);
+    world.register(99);
+    assert_eq!(world.plan(0), vec![]);
+    world.held = false;
+    assert_eq!(world.settle(0), 3);
+}
+
+#[test]
+fn while_settling_nothing_vacant_is_granted() {
+    let mut world = World::new(6, 1, Consistency::Strong);
+    world.settling = true;
+    assert_eq!(world.plan(0), vec![]);
+    assert_eq!(successors(&world.snapshot(), world.sessions[0], 0), vec![]);
+}
+
+#[test]
+fn successors_of_a_suspect_are_warmed_up_within_half_of_what_may_be_open() {
+    let mut world = World::new(30, 3, Consistency::Strong);
+    world.settle(0);
+    world.suspected.insert(world.sessions[0]);
+    let steps = world.plan(0);
+    assert_eq!(steps.len(), 4, "half of max_open_handoffs");
+    let away = |step: &PlanStep| matches!(step, PlanStep::BeginHandoff { from, .. } if from.session == world.sessions[0]);
+    assert!(steps.iter().all(away));
+    // Two of three: likelier the network than they.
+    world.suspected.insert(world.sessions[1]);
+    assert_eq!(world.plan(0), vec![]);
+}
+
+#[test]
+fn what_an_expiring_session_held_is_spread_over_the_others() {
+    let mut world = World::new(9, 4, Consistency::Strong);
+    world.settle(0);
+    let leaving = world.sessions[0];
+    let heirs = successors(&world.snapshot(), leaving, 0);
+    assert_eq!(heirs.len(), world.state().owned_by(leaving));
+    assert!(heirs.iter().all(|(_, heir)| *heir != leaving));
+    let expire = Command::ExpireSession { target: cart(), session: leaving, term: 1, successors: heirs };
+    assert_eq!(world.apply(expire), Reply::Done);
+    assert!(world.state().slices().all(|(_, assigned)| assigned.owner.is_some()));
+    let (least, most) = (world.counts()[1..].iter().min().copied(), world.counts()[1..].iter().max().copied());
+    assert_eq!((least, most), (Some(3), Some(3)));
+}
