@@ -1,34 +1,39 @@
 //! What `benches/hot_path.rs` measures: the real checks and lookups, without an Assigner.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use leasehold_proto::KeyHash;
 
 use crate::clerk::Clerk;
 use crate::clock::{Clock, SystemClock};
 use crate::error::GuardError;
-use crate::slicelet::Guard;
 use crate::slicelet::offline::Offline;
+use crate::slicelet::{Guard, Slicelet};
 
 /// A Slicelet that owns everything, cut into slices.
-pub struct BenchSlicelet(Offline);
+pub struct BenchSlicelet {
+    slicelet: Arc<Slicelet>,
+    offline: Mutex<Offline>,
+}
 
 /// A Slicelet that owns `slices` slices for five minutes.
 pub fn slicelet_of(slices: u32) -> BenchSlicelet {
     let clock = Clock::System(SystemClock::new());
     let mut offline = Offline::new(clock, Offline::long(), slices, None).unwrap_or_else(|| std::process::abort());
     offline.renew();
-    BenchSlicelet(offline)
+    BenchSlicelet { slicelet: Arc::clone(&offline.slicelet), offline: Mutex::new(offline) }
 }
 
 impl BenchSlicelet {
     /// As [`crate::Slicelet::guard`].
     #[inline]
     pub fn guard(&self, key: &[u8]) -> Result<Guard, GuardError> {
-        self.0.slicelet.guard(key)
+        self.slicelet.guard(key)
     }
 
     /// Publishes the table anew, as a change of the assignment does.
     pub fn swap(&self) {
-        self.0.swap();
+        self.offline.lock().unwrap_or_else(PoisonError::into_inner).swap();
     }
 }
 
