@@ -1,11 +1,12 @@
 //! Rules about sessions, views and what is stored.
 
 use crate::script::{KEY, Script, TTL, at, begin, cart, next_renewal};
-use leasehold_proto::command::{Command, PlanStep, Reply};
+use leasehold_proto::command::{Command, EndWord, PlanStep, Reply};
 use leasehold_proto::error::Rejection;
 use leasehold_proto::holder::{Input, Verdict};
 use leasehold_proto::id::Incarnation;
-use leasehold_proto::message::Renewed;
+use leasehold_proto::message::{Moved, Renewed};
+use leasehold_proto::router::Router;
 use leasehold_proto::table::{LeaseTable, Record, RecordKey};
 use leasehold_proto::target::{Consistency, TargetChange, TargetConfig};
 use leasehold_proto::view::{Applied, UpdateError, View};
@@ -212,4 +213,46 @@ pub fn the_records_written_one_by_one_describe_the_table() {
         .filter_map(|key| Some((key.clone(), table.record(key)?)))
         .collect();
     assert_eq!(LeaseTable::from_records(stored.into_values()), Ok(table));
+}
+
+/// A client that was told where a slice went does not go back to the former owner because its map
+/// is older; and the hint ends when the map has caught up.
+#[test]
+pub fn a_hint_outranks_the_map_until_the_map_has_caught_up() {
+    let mut script = Script::strong();
+    let (a, b) = (script.register(1), script.register(2));
+    script.grant(a.session);
+    let mut router = Router::new();
+    router.update(script.view()).expect("a whole view");
+    let handoff = script.begin(b.session);
+    let view = script.state().view();
+    let moved = Moved {
+        slice: script.slice(KEY),
+        handoff: handoff.id,
+        session: b.session,
+        address: view.pods[&b.session].clone(),
+        epoch: handoff.epoch,
+        generation: view.generation,
+    };
+    let leads_to = |router: &Router| {
+        let table = router.table();
+        table
+            .lookup(KEY)
+            .and_then(|route| table.pod(route.pod).map(|(session, _)| *session))
+    };
+    assert!(router.learn(moved.clone()));
+    assert_eq!(leads_to(&router), Some(b.session));
+    router
+        .update(script.view())
+        .expect("the handoff is open there");
+    assert_eq!(leads_to(&router), Some(b.session));
+    script.complete(handoff.id, EndWord::Accepted(b.session));
+    let back = script.begin(a.session);
+    script.complete(back.id, EndWord::Accepted(a.session));
+    router.update(script.view()).expect("newer");
+    assert_eq!(
+        (leads_to(&router), router.hints().count()),
+        (Some(a.session), 0)
+    );
+    assert!(!router.learn(moved), "it says less than the map");
 }
