@@ -191,11 +191,15 @@ impl Driver {
     fn tell_application(&mut self, changes: Changes) {
         let Some(callbacks) = &mut self.config.callbacks else { return };
         for slice in changes.release {
-            callbacks.call(Step::Release, slice, || {});
+            callbacks.call(Step::Release, slice, |_| {});
         }
         for (call, slice) in changes.acquire {
             let events = self.events.clone();
-            callbacks.call(Step::Acquire, slice, move || drop(events.send(Event::Acquired(call))));
+            callbacks.call(Step::Acquire, slice, move |returned| {
+                if returned {
+                    let _ = events.send(Event::Acquired(call));
+                }
+            });
         }
     }
 
@@ -224,7 +228,10 @@ impl Driver {
                     Some(callbacks) => {
                         let info = SliceInfo { slice, epoch, token: epoch.token(), cause: Cause::HandedOver };
                         let events = self.events.clone();
-                        callbacks.call(Step::Prepare, info, move || drop(events.send(Event::Prepared(handoff))));
+                        // What was not warmed up is served cold.
+                        callbacks.call(Step::Prepare, info, move |_| {
+                            let _ = events.send(Event::Prepared(handoff));
+                        });
                     }
                 }
             }

@@ -41,8 +41,7 @@ pub enum Cause {
 /// An application's part in the coming and going of slices. Every method does nothing by default.
 ///
 /// Calls that concern overlapping slices are made one after another; others run side by side. A
-/// panic is contained and logged, and counts as having returned. Splits and merges of slices that
-/// stay here are not told.
+/// panic is contained and logged. Splits and merges of slices that stay here are not told.
 pub trait SliceHandler: Send + Sync + 'static {
     /// The slice will be handed over to this Slicelet; its owner goes on serving until this has
     /// returned, or until the deadline of handoffs has passed. Warm up here. The handoff may yet
@@ -53,7 +52,8 @@ pub trait SliceHandler: Send + Sync + 'static {
     }
 
     /// The slice is owned. Guards are given only after this has returned: install the fencing
-    /// token in the store here, before the first read that is served from it.
+    /// token in the store here, before the first read that is served from it. After a panic none
+    /// are given, since the fence may not stand: the slice waits for the operator or a restart.
     fn acquire(&self, slice: &SliceInfo) -> impl Future<Output = ()> + Send {
         let _ = slice;
         async {}
@@ -100,8 +100,8 @@ impl Callbacks {
         Self { handler, running: Vec::new() }
     }
 
-    /// Makes a call on a task of its own; `then` follows it.
-    pub(super) fn call(&mut self, step: Step, slice: SliceInfo, then: impl FnOnce() + Send + 'static) {
+    /// Makes a call on a task of its own; `then` is told whether it returned.
+    pub(super) fn call(&mut self, step: Step, slice: SliceInfo, then: impl FnOnce(bool) + Send + 'static) {
         // A closed channel is a call that has returned.
         self.running.retain(|(_, done)| done.has_changed().is_ok());
         let before: Vec<_> =
@@ -117,11 +117,12 @@ impl Callbacks {
                 while other.changed().await.is_ok() {}
             }
             let call = AssertUnwindSafe(async { handler.call(step, &slice).await }).catch_unwind();
-            if call.await.is_err() {
+            let returned = call.await.is_ok();
+            if !returned {
                 tracing::error!(?step, slice = %slice.slice, "a callback of the application panicked");
             }
             drop(running);
-            then();
+            then(returned);
         });
     }
 
