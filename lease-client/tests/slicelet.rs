@@ -60,9 +60,9 @@ async fn a_lapsed_lease_comes_back_by_itself() {
     let a = Pod::start(&fake, "cart").await;
     a.slicelet.wait_until_owns_any(LONG).await.unwrap();
     pod::until("the lease runs", || a.slicelet.guard(b"alice").is_ok()).await;
-    fake.silence(true);
+    fake.absent(true);
     pod::until("the lease has run out", || a.slicelet.guard(b"alice").is_err()).await;
-    fake.silence(false);
+    fake.absent(false);
     pod::until("the lease is back", || a.slicelet.guard(b"alice").is_ok()).await;
     assert!(a.slicelet.stats().lapses >= 1);
     assert_eq!(a.slicelet.stats().registrations, 1, "the session lived on");

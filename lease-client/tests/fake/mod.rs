@@ -42,6 +42,8 @@ struct State {
     places: bool,
     /// Answers nothing.
     silent: bool,
+    /// Nor does anything else.
+    absent: bool,
 }
 
 /// See the module's description.
@@ -71,6 +73,7 @@ impl Fake {
             watchers: Vec::new(),
             places: true,
             silent: false,
+            absent: false,
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let fake = Fake { state: Arc::new(Mutex::new(state)), address: listener.local_addr().unwrap() };
@@ -107,6 +110,27 @@ impl Fake {
     /// Answers no renewal from now on, or again.
     pub fn silence(&self, silent: bool) {
         self.state().silent = silent;
+    }
+
+    /// There is no leader, or a new one: nothing is answered and nothing expires while there is
+    /// none, and a new one remembers nothing.
+    pub fn absent(&self, absent: bool) {
+        let mut state = self.state();
+        state.absent = absent;
+        state.silent = absent;
+        if !absent {
+            let now = state.now();
+            let mut grantor = Grantor::new(1, now, GrantorConfig::default());
+            let sessions = state.table.targets().flat_map(|target| target.live_sessions());
+            let info = |s: &leasehold_client::proto::table::SessionRecord| SessionInfo {
+                session: s.id,
+                ttl: s.ttl,
+                clock: s.clock,
+                leaving: false,
+            };
+            grantor.handle(now, grantor::Input::Ready(sessions.map(info).collect()));
+            state.grantor = grantor;
+        }
     }
 
     /// Whether vacant slices are given away at once.
@@ -215,6 +239,9 @@ impl State {
     }
 
     fn wake(&mut self) {
+        if self.absent {
+            return;
+        }
         self.grantor(grantor::Input::Wake);
         if self.places {
             let names: Vec<TargetName> = self.table.targets().map(|target| target.name().clone()).collect();
