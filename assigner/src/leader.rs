@@ -12,7 +12,7 @@ mod streams;
 mod words;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leasehold_proto::command::{Command, Reply};
 use leasehold_proto::grantor::{Action, Grantor, Input, SessionInfo};
@@ -34,7 +34,11 @@ pub(crate) use streams::{OUTBOX, Outbox, StreamId};
 const INBOX: usize = 4_096;
 /// Messages taken from the inbox at one wake.
 const INBOX_AT_ONCE: usize = 512;
-/// Shortest sleep: the timers' own coarseness.
+/// Shortest pause between two tries of anything.
+const TIMER_TICK: Duration = Duration::from_millis(1);
+/// Longest sleep.
+const IDLE: Duration = Duration::from_secs(60);
+/// Longest sleep by a clock that a test may move.
 const CONTROLLED_CLOCK_TICK: Duration = Duration::from_millis(5);
 
 /// How streams and services reach the leader of one term.
@@ -48,8 +52,10 @@ pub(crate) struct LeaderHandle {
 
 /// What streams tell the leader.
 pub(crate) enum ToLeader {
-    /// A stream introduced a session, with the right secret.
-    Attach { stream: StreamId, out: Outbox, session: SessionId, target: TargetName },
+    /// A stream begins.
+    Open { stream: StreamId, out: Outbox },
+    /// It introduced a session, with the right secret.
+    Attach { stream: StreamId, session: SessionId, target: TargetName },
     /// Renewals of one stream.
     Renewals { stream: StreamId, renewals: Vec<Renew> },
     /// A stream has ended.
@@ -222,7 +228,7 @@ impl Leader {
         }
         self.read_events();
         let infos = self.every_session();
-        self.plans.begin(self.clock.now() + self.shared.config.planner.hear_all_within);
+        self.plans.begin(Instant::now() + self.shared.config.planner.hear_all_within);
         self.ready = true;
         self.input(Input::Ready(infos));
         true
@@ -245,9 +251,12 @@ impl Leader {
 
     /// How long nothing need be done; zero when something is due.
     fn sleep_time(&self) -> Duration {
-        let now = self.clock.now();
-        let wakes = [self.wake_at, self.expiry.wake_at(), self.plans.wake_at()];
-        let until = wakes.into_iter().flatten().min().map_or(Duration::from_secs(60), |at| at.since(now));
+        let (now, lease_now) = (Instant::now(), self.clock.now());
+        let lease_times = [self.wake_at, self.expiry.restored_at(), self.plans.settled_at()];
+        let by_lease_clock = lease_times.into_iter().flatten().min().map(|at| at.since(lease_now));
+        let by_pacing = self.expiry.retry_at().into_iter().chain(self.plans.plan_at()).min();
+        let by_pacing = by_pacing.map(|at| at.saturating_duration_since(now).max(TIMER_TICK));
+        let until = by_lease_clock.into_iter().chain(by_pacing).min().unwrap_or(IDLE);
         match &self.clock {
             Clock::System => until,
             // A test may move it at any time.
@@ -330,7 +339,8 @@ impl Leader {
         let mut collected = Vec::new();
         for message in inbox.drain(..) {
             match message {
-                ToLeader::Attach { stream, out, session, target } => self.attach(stream, out, session, target),
+                ToLeader::Open { stream, out } => self.streams.open(stream, out),
+                ToLeader::Attach { stream, session, target } => self.attach(stream, session, target),
                 ToLeader::Renewals { stream, renewals } => self.collect(stream, renewals, &mut collected),
                 ToLeader::Detach { stream } => self.streams.detach(stream),
             }

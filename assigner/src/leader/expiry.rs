@@ -1,7 +1,7 @@
 //! Expiry: sessions whose lease must have run out, and the wait after a restore.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leasehold_proto::clock::wait_after_answer;
 use leasehold_proto::command::{Command, Reply};
@@ -19,15 +19,16 @@ pub(super) struct Expiry {
     /// Decided and not yet applied; never answered again in this term.
     expiring: BTreeSet<SessionId>,
     /// Of those, the ones whose proposal has definitely failed, by when it is made again.
-    retry: BTreeMap<SessionId, ClockTime>,
-    /// When to ask again whether the wait after a restore is over.
+    retry: BTreeMap<SessionId, Instant>,
+    /// When the wait after a restore is over.
     restore_at: Option<ClockTime>,
     restore_proposed: bool,
+    restore_retry: Option<Instant>,
 }
 
 impl Expiry {
     pub(super) fn new(won: ClockTime) -> Self {
-        Self { won, expiring: BTreeSet::new(), retry: BTreeMap::new(), restore_at: None, restore_proposed: false }
+        Self { won, expiring: BTreeSet::new(), retry: BTreeMap::new(), restore_at: None, restore_proposed: false, restore_retry: None }
     }
 
     /// The session is closed; true if it was being expired.
@@ -36,8 +37,14 @@ impl Expiry {
         self.expiring.remove(&session)
     }
 
-    pub(super) fn wake_at(&self) -> Option<ClockTime> {
-        self.retry.values().copied().chain(self.restore_at).min()
+    /// When a proposal is to be made again.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry.values().copied().chain(self.restore_retry).min()
+    }
+
+    /// When the wait after a restore is over.
+    pub(super) fn restored_at(&self) -> Option<ClockTime> {
+        self.restore_at
     }
 }
 
@@ -63,12 +70,12 @@ impl Leader {
     /// stays unanswered meanwhile.
     pub(super) fn expiry_proposed(&mut self, session: SessionId, result: &Result<Reply, ProposeError>) {
         if result.is_err() && self.expiry.expiring.contains(&session) {
-            self.expiry.retry.insert(session, self.clock.now() + RETRY);
+            self.expiry.retry.insert(session, Instant::now() + RETRY);
         }
     }
 
     pub(super) fn retry_expiries(&mut self) {
-        let now = self.clock.now();
+        let now = Instant::now();
         let due: Vec<SessionId> =
             self.expiry.retry.iter().filter(|(_, at)| **at <= now).map(|(session, _)| *session).collect();
         for session in due {
@@ -84,16 +91,16 @@ impl Leader {
             self.expiry.restore_at = None;
             return;
         };
-        if self.expiry.restore_proposed {
+        if self.expiry.restore_proposed || self.expiry.restore_retry.is_some_and(|at| Instant::now() < at) {
             return;
         }
         let config = &self.shared.config.grantor;
         let over = self.expiry.won + wait_after_answer(ttl, ClockClass::Slewed, config.clock, config.granularity);
-        let over = self.expiry.restore_at.unwrap_or(over).max(over);
         self.expiry.restore_at = Some(over);
         if self.clock.now() >= over && !self.is_halted() {
             self.expiry.restore_proposed = true;
             self.expiry.restore_at = None;
+            self.expiry.restore_retry = None;
             self.propose(Proposal::EndRestoreWait, Command::EndRestoreWait { term: self.term });
         }
     }
@@ -101,7 +108,7 @@ impl Leader {
     pub(super) fn restore_wait_proposed(&mut self, result: &Result<Reply, ProposeError>) {
         if result.is_err() {
             self.expiry.restore_proposed = false;
-            self.expiry.restore_at = Some(self.clock.now() + RETRY);
+            self.expiry.restore_retry = Some(Instant::now() + RETRY);
         }
     }
 }

@@ -2,7 +2,7 @@
 //! knows enough.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leasehold_proto::command::{Command, PlanStep, Reply};
 use leasehold_proto::error::Rejection;
@@ -33,7 +33,7 @@ pub(super) struct Plans {
     /// Those of them that the term began with and that are not suspected: wait for them a moment.
     unheard: BTreeSet<SessionId>,
     /// Until when to wait for them.
-    hear_until: Option<ClockTime>,
+    hear_until: Option<Instant>,
     targets: BTreeMap<TargetName, TargetPlan>,
 }
 
@@ -41,7 +41,8 @@ pub(super) struct Plans {
 struct TargetPlan {
     dirty: bool,
     proposed: bool,
-    not_before: Option<ClockTime>,
+    /// Pacing, by the runtime's clock; leases are judged by another.
+    not_before: Option<Instant>,
     /// Sessions whose lease ran out, and when.
     lapses: Vec<(ClockTime, SessionId)>,
     /// Vacant slices are not granted before.
@@ -65,7 +66,7 @@ impl Plans {
 
     /// The table is complete: plan from now on, but give the sessions that are there until
     /// `hear_until` to be heard.
-    pub(super) fn begin(&mut self, hear_until: ClockTime) {
+    pub(super) fn begin(&mut self, hear_until: Instant) {
         self.unheard = self.fresh.keys().copied().collect();
         self.hear_until = Some(hear_until);
     }
@@ -104,30 +105,33 @@ impl Plans {
         self.targets.remove(target);
     }
 
-    fn waits_to_hear(&self, now: ClockTime) -> bool {
+    fn waits_to_hear(&self, now: Instant) -> bool {
         !self.unheard.is_empty() && self.hear_until.is_some_and(|until| now < until)
     }
 
-    fn postpone(&mut self, until: ClockTime) {
+    fn postpone(&mut self, until: Instant) {
         for plan in self.targets.values_mut().filter(|plan| plan.dirty) {
             plan.not_before = Some(until);
         }
     }
 
-    pub(super) fn wake_at(&self) -> Option<ClockTime> {
-        let waiting = |plan: &TargetPlan| {
-            let settled = plan.settle_until;
-            if plan.dirty && !plan.proposed { plan.not_before.or(self.hear_until).into_iter().chain(settled).min() } else { settled }
-        };
-        self.targets.values().filter_map(waiting).min()
+    /// When a target is to be planned although nothing happens.
+    pub(super) fn plan_at(&self) -> Option<Instant> {
+        let waiting = self.targets.values().filter(|plan| plan.dirty && !plan.proposed);
+        waiting.filter_map(|plan| plan.not_before.max(self.hear_until)).min()
+    }
+
+    /// When the first target has settled.
+    pub(super) fn settled_at(&self) -> Option<ClockTime> {
+        self.targets.values().filter_map(|plan| plan.settle_until).min()
     }
 }
 
 impl Leader {
     /// Plans every target of which something changed, unless its last plan is still on its way.
     pub(super) fn plan(&mut self) {
-        let now = self.clock.now();
-        self.end_settling(now);
+        self.end_settling();
+        let now = Instant::now();
         if self.plans.waits_to_hear(now) {
             return;
         }
@@ -143,7 +147,7 @@ impl Leader {
         self.plans.hear_until = None;
     }
 
-    fn plan_target(&mut self, name: TargetName, now: ClockTime) {
+    fn plan_target(&mut self, name: TargetName, now: Instant) {
         let planned = {
             let table = self.shared.replica.table();
             table.target(&name).filter(|target| !target.is_deleted()).map(|target| {
@@ -152,7 +156,7 @@ impl Leader {
                 (target.config_version(), planner::plan(&snapshot, &Load::default(), seed))
             })
         };
-        let took = self.clock.now().since(now);
+        let took = now.elapsed();
         let plan = self.plans.targets.entry(name.clone()).or_default();
         plan.dirty = false;
         plan.not_before = Some(now + took * SHARE_OF_TIME);
@@ -185,7 +189,7 @@ impl Leader {
 
     /// Steps that lost their compare-and-set need nothing: what beat them has marked the target.
     pub(super) fn plan_proposed(&mut self, name: &TargetName, result: &Result<Reply, ProposeError>) {
-        let now = self.clock.now();
+        let now = Instant::now();
         let plan = self.plans.targets.entry(name.clone()).or_default();
         plan.proposed = false;
         match result {
@@ -235,7 +239,8 @@ impl Leader {
         }
     }
 
-    fn end_settling(&mut self, now: ClockTime) {
+    fn end_settling(&mut self) {
+        let now = self.clock.now();
         for plan in self.plans.targets.values_mut() {
             if plan.settle_until.is_some_and(|until| until <= now) {
                 plan.settle_until = None;

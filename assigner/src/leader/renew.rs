@@ -11,7 +11,7 @@ use leasehold_proto::wire::{AssignerMessage, ClosedReason, RefusedReason, renewe
 use leasehold_proto::{SessionId, TargetName};
 use leasehold_raft_store::{LogPosition, ProposeError};
 
-use super::{Leader, Outbox, StreamId};
+use super::{Leader, StreamId};
 use crate::shared::Shared;
 
 type Confirmation = (u64, Result<LogPosition, ProposeError>);
@@ -44,18 +44,17 @@ impl Confirming {
 impl Leader {
     /// A stream introduced a session. Whether it lives is asked again here, in the order of the
     /// events: it may have ended since the stream looked.
-    pub(super) fn attach(&mut self, stream: StreamId, out: Outbox, session: SessionId, target: TargetName) {
+    pub(super) fn attach(&mut self, stream: StreamId, session: SessionId, target: TargetName) {
         let ttl = {
             let table = self.shared.replica.table();
             let record = table.target(&target).and_then(|state| state.session(session));
             record.filter(|record| record.phase == SessionPhase::Live).map(|record| record.ttl)
         };
         match ttl {
-            Some(ttl) => self.streams.attach(stream, out, session, target, ttl),
+            Some(ttl) => self.streams.attach(stream, session, target, ttl),
             None => {
                 let closed = AssignerMessage::Closed { session, reason: ClosedReason::Unknown };
-                // Nothing else is known of this stream yet; if it cannot take this it will ask again.
-                let _ = out.try_send(vec![(&closed).into()]);
+                self.streams.send(stream, (&closed).into());
             }
         }
     }

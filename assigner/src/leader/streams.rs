@@ -101,8 +101,16 @@ impl Streams {
         self.sessions.get_mut(&session)
     }
 
+    pub(super) fn open(&mut self, stream: StreamId, out: Outbox) {
+        self.streams.insert(stream, Stream { out, sessions: BTreeSet::new(), batch: Vec::new() });
+    }
+
     /// The newest stream wins; the other one is told.
-    pub(super) fn attach(&mut self, stream: StreamId, out: Outbox, session: SessionId, target: TargetName, ttl: Duration) {
+    pub(super) fn attach(&mut self, stream: StreamId, session: SessionId, target: TargetName, ttl: Duration) {
+        // Given up meanwhile.
+        if !self.streams.contains_key(&stream) {
+            return;
+        }
         if let Some(old) = self.sessions.get(&session).map(|old| old.stream).filter(|old| *old != stream) {
             if let Some(old) = self.streams.get_mut(&old) {
                 old.sessions.remove(&session);
@@ -111,8 +119,9 @@ impl Streams {
         }
         let target = self.place(target);
         self.targets[target].sessions.insert(session);
-        let entry = self.streams.entry(stream).or_insert_with(|| Stream { out, sessions: BTreeSet::new(), batch: Vec::new() });
-        entry.sessions.insert(session);
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.sessions.insert(session);
+        }
         self.sessions.insert(session, Attached { stream, target, ttl, known: None, sent: None });
     }
 

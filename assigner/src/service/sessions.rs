@@ -208,6 +208,10 @@ impl Incoming {
     }
 
     async fn read(&mut self, incoming: Streaming<pb::SliceletMessage>) {
+        let open = ToLeader::Open { stream: self.id, out: self.out.clone() };
+        if self.leader.inbox.send(open).await.is_err() {
+            return;
+        }
         let mut chunks = incoming.ready_chunks(CHUNK);
         loop {
             let chunk = tokio::select! {
@@ -278,8 +282,7 @@ impl Incoming {
             }
             Ok(()) => {
                 self.attached += 1;
-                let attach =
-                    ToLeader::Attach { stream: self.id, out: self.out.clone(), session, target: hello.target };
+                let attach = ToLeader::Attach { stream: self.id, session, target: hello.target };
                 self.leader.inbox.send(attach).await.is_ok()
             }
         }

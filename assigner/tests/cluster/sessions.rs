@@ -1,13 +1,13 @@
 //! Sessions on a whole cluster, spoken by hand: registered, granted, renewed, expired, redirected.
 
-mod support;
-
 use leasehold_assigner::testing::TestCluster;
-use support::{Pod, connect, register};
+
+use crate::support::{self, Pod, connect, register};
 
 #[tokio::test]
 async fn a_session_is_registered_renewed_and_granted_slices() {
     let cluster = TestCluster::start(1).await;
+    cluster.pause_time();
     cluster.create_target("cart", 8).await;
     let mut pod = Pod::start(&cluster.endpoints()[0], "cart", 9001).await;
     pod.renew().await;
@@ -20,6 +20,7 @@ async fn a_session_is_registered_renewed_and_granted_slices() {
 #[tokio::test]
 async fn registering_again_gives_the_same_session() {
     let cluster = TestCluster::start(1).await;
+    cluster.pause_time();
     cluster.create_target("cart", 8).await;
     let channel = connect(&cluster.endpoints()[0]).await;
     let first = register(&channel, "cart", 9001).await.unwrap();

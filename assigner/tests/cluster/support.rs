@@ -1,7 +1,7 @@
 //! A session spoken by hand, message by message: what a Slicelet's library does, without its
 //! judgement, so that tests can also misbehave.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
+
 
 use std::time::Duration;
 
@@ -159,4 +159,36 @@ impl Pod {
 
 pub fn owned(view: &View, session: SessionId) -> usize {
     view.slices.iter().filter(|(_, assigned)| assigned.owner.is_some_and(|owner| owner.session == session)).count()
+}
+
+/// The address of the node that leads.
+pub async fn leader_endpoint(cluster: &leasehold_assigner::testing::TestCluster) -> String {
+    let leader = cluster.leader().await;
+    format!("http://{}", cluster.node(leader).local_addr())
+}
+
+/// Pods at the leader, each of which has said a first word, on ports from 9001. The leader's clock
+/// is stopped, so that no slow machine lets a lease run out.
+pub async fn pods(cluster: &leasehold_assigner::testing::TestCluster, name: &str, count: u16) -> Vec<Pod> {
+    cluster.pause_time();
+    let endpoint = leader_endpoint(cluster).await;
+    let mut pods = Vec::new();
+    for port in 1..=count {
+        let mut pod = Pod::start(&endpoint, name, 9_000 + port).await;
+        pod.renew().await;
+        pods.push(pod);
+    }
+    pods
+}
+
+/// Whether every slice of the target has an owner and no handoff is open.
+pub fn settled(table: &leasehold_proto::table::LeaseTable, name: &str) -> bool {
+    table.target(&target(name)).is_some_and(|state| {
+        state.slices().all(|(_, assigned)| assigned.owner.is_some() && assigned.handoff.is_none())
+    })
+}
+
+/// How many slices the table gives a session.
+pub fn table_owned(table: &leasehold_proto::table::LeaseTable, name: &str, session: SessionId) -> usize {
+    table.target(&target(name)).map_or(0, |state| state.owned_by(session))
 }

@@ -1,0 +1,10 @@
+//! Whole clusters of Assigners on loopback sockets.
+
+mod failover;
+mod handoffs;
+mod modes;
+mod refusals;
+mod sessions;
+mod support;
+mod targets;
+mod watches;

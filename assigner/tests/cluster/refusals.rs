@@ -1,0 +1,143 @@
+//! What is refused: followers, strangers, bad secrets, messages outside their bounds.
+
+use leasehold_assigner::testing::TestCluster;
+use leasehold_proto::SessionId;
+use leasehold_proto::message::Renew;
+use leasehold_proto::target::SessionSecret;
+use leasehold_proto::wire::pb::sessions_client::SessionsClient;
+use leasehold_proto::wire::status::Refusal;
+use leasehold_proto::wire::{AssignerMessage, Hello, RefusedReason, SliceletMessage, pb};
+
+use crate::support::{Pod, connect, leader_endpoint, pods, register, target};
+
+async fn refused(pod: &mut Pod) -> RefusedReason {
+    loop {
+        match pod.next().await {
+            Some(AssignerMessage::Refused { reason, .. }) => return reason,
+            Some(AssignerMessage::Renewed(_) | AssignerMessage::Pushed { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_follower_names_the_leader() {
+    let cluster = TestCluster::start(3).await;
+    cluster.create_target("cart", 4).await;
+    let leader = cluster.leader().await;
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    let channel = connect(&format!("http://{}", cluster.node(follower).local_addr())).await;
+    let status = register(&channel, "cart", 9001).await.unwrap_err();
+    let named = match Refusal::from_status(&status) {
+        Some(Refusal::NotLeader { leader: Some(named) }) => named,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(named.as_str(), cluster.node(leader).address());
+    let empty = tokio_stream::empty::<pb::SliceletMessage>();
+    let status = SessionsClient::new(channel).attach(empty).await.unwrap_err();
+    assert!(matches!(Refusal::from_status(&status), Some(Refusal::NotLeader { leader: Some(_) })), "{status}");
+}
+
+#[tokio::test]
+async fn an_unknown_target_is_refused() {
+    let cluster = TestCluster::start(1).await;
+    let channel = connect(&cluster.endpoints()[0]).await;
+    let status = register(&channel, "cart", 9001).await.unwrap_err();
+    assert_eq!(Refusal::from_status(&status), Some(Refusal::UnknownTarget));
+}
+
+#[tokio::test]
+async fn a_wrong_secret_attaches_closes_and_drains_nothing() {
+    let cluster = TestCluster::start(1).await;
+    cluster.create_target("cart", 4).await;
+    let mut honest = pods(&cluster, "cart", 1).await.remove(0);
+    let mut forged = honest.registered.clone();
+    forged.secret = SessionSecret::from_bytes([0; 16]);
+    let mut thief = Pod::attach(honest.channel.clone(), "cart", forged).await;
+    assert_eq!(refused(&mut thief).await, RefusedReason::BadSecret);
+    assert_eq!(thief.close().await, Err(Refusal::BadSecret));
+    assert_eq!(thief.drain().await, Err(Refusal::BadSecret));
+    thief.say(Vec::new(), None).await;
+    assert!(matches!(refused(&mut thief).await, RefusedReason::NotAttached | RefusedReason::Superseded));
+    honest.renew().await;
+}
+
+#[tokio::test]
+async fn a_session_that_was_not_introduced_is_refused() {
+    let cluster = TestCluster::start(1).await;
+    cluster.create_target("cart", 4).await;
+    let mut pod = pods(&cluster, "cart", 1).await.remove(0);
+    let stranger = SessionId::from_u64(pod.session().as_u64() + 77);
+    let renew = Renew { session: stranger, seq: 1, known: None, words: Vec::new(), armed: None };
+    pod.send(SliceletMessage::Renew(renew)).await;
+    assert_eq!(refused(&mut pod).await, RefusedReason::NotAttached);
+    pod.renew().await;
+}
+
+#[tokio::test]
+async fn the_newest_stream_of_a_session_wins() {
+    let cluster = TestCluster::start(1).await;
+    cluster.create_target("cart", 4).await;
+    let mut old = pods(&cluster, "cart", 1).await.remove(0);
+    let mut new = Pod::attach(old.channel.clone(), "cart", old.registered.clone()).await;
+    new.renew().await;
+    assert_eq!(refused(&mut old).await, RefusedReason::Superseded);
+    old.say(Vec::new(), None).await;
+    assert_eq!(refused(&mut old).await, RefusedReason::Superseded);
+    new.renew().await;
+}
+
+#[tokio::test]
+async fn a_message_outside_its_bounds_ends_the_stream_and_nothing_else() {
+    let cluster = TestCluster::start(1).await;
+    cluster.create_target("cart", 4).await;
+    let mut pod = pods(&cluster, "cart", 1).await.remove(0);
+    let hello = Hello { session: pod.session(), secret: pod.registered.secret, target: target("cart") };
+    let mut broken = pb::Hello::from(&hello);
+    broken.target = "NOT A NAME".into();
+    let (to, messages) = tokio::sync::mpsc::channel(4);
+    to.send(pb::SliceletMessage { message: Some(pb::slicelet_message::Message::Hello(broken)) }).await.unwrap();
+    let stream = tokio_stream::wrappers::ReceiverStream::new(messages);
+    let mut answers = SessionsClient::new(pod.channel.clone()).attach(stream).await.unwrap().into_inner();
+    let answer = AssignerMessage::try_from(answers.message().await.unwrap().unwrap()).unwrap();
+    assert!(matches!(answer, AssignerMessage::Refused { reason: RefusedReason::Invalid, .. }), "{answer:?}");
+    assert!(answers.message().await.unwrap().is_none());
+    pod.renew().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_ends_only_its_stream() {
+    let cluster = TestCluster::start(1).await;
+    cluster.create_target("cart", 4).await;
+    let mut pod = pods(&cluster, "cart", 1).await.remove(0);
+    let word = pb::Word { handoff: 1, kind: 1, digest: vec![0; 5 << 20] };
+    let renew = pb::Renew { session: pod.session().as_u64(), words: vec![word], ..pb::Renew::default() };
+    let huge = pb::SliceletMessage { message: Some(pb::slicelet_message::Message::Renew(renew)) };
+    let mut client = SessionsClient::new(pod.channel.clone());
+    if let Ok(answers) = client.attach(tokio_stream::once(huge)).await {
+        let ended = answers.into_inner().message().await;
+        assert!(!matches!(ended, Ok(Some(_))), "{ended:?}");
+    }
+    pod.renew().await;
+}
+
+#[tokio::test]
+async fn operators_are_sent_to_the_leader_and_read_anywhere() {
+    use pb::admin_client::AdminClient;
+    let cluster = TestCluster::start(3).await;
+    cluster.create_target("cart", 4).await;
+    let leader = cluster.leader().await;
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    let mut client = AdminClient::new(connect(&format!("http://{}", cluster.node(follower).local_addr())).await);
+    let delete = pb::DeleteTargetRequest { target: "cart".into(), ..pb::DeleteTargetRequest::default() };
+    let status = client.delete_target(delete).await.unwrap_err();
+    assert!(matches!(Refusal::from_status(&status), Some(Refusal::NotLeader { leader: Some(_) })), "{status}");
+    let reply = client.cluster_status(pb::ClusterStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((reply.leader, reply.members.len()), (Some(leader), 3));
+    // The follower may lag a moment behind; it answers with what it has.
+    let deadline = tokio::time::Instant::now() + crate::support::PATIENCE;
+    while client.list_targets(pb::ListTargetsRequest {}).await.unwrap().into_inner().targets.len() != 1 {
+        assert!(tokio::time::Instant::now() < deadline);
+    }
+    assert!(leader_endpoint(&cluster).await.contains(&cluster.node(leader).local_addr().to_string()));
+}
