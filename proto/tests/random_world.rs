@@ -1,7 +1,7 @@
 //! Random schedules of the machines together: after every step the invariants of the protocol hold,
 //! and once nothing goes wrong any more everything is served again.
 //!
-//! `LEASEHOLD_SEEDS=N` runs N schedules; `LEASEHOLD_SEED=S` replays one, and with
+//! `LEASEHOLD_SEEDS=N` runs N schedules, `LEASEHOLD_STEPS=N` makes them longer; `LEASEHOLD_SEED=S` replays one, and with
 //! `LEASEHOLD_TRACE=1` prints what happened in it.
 
 mod world;
@@ -15,17 +15,18 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn no_schedule_breaks_an_invariant_or_leaves_a_slice_unserved() {
+    let steps = number("LEASEHOLD_STEPS").unwrap_or(world::STEPS);
     if let Some(seed) = number("LEASEHOLD_SEED") {
         println!(
             "{:?}",
-            world::run(seed, world::STEPS).unwrap_or_else(|failure| panic!("{failure}"))
+            world::run(seed, steps).unwrap_or_else(|failure| panic!("{failure}"))
         );
         return;
     }
     let first = number("LEASEHOLD_FIRST_SEED").unwrap_or(1);
     let mut total = world::Stats::default();
     for seed in first..first + number("LEASEHOLD_SEEDS").unwrap_or(1_000) {
-        match world::run(seed, world::STEPS) {
+        match world::run(seed, steps) {
             Ok(stats) => total.add(stats),
             Err(failure) => panic!(
                 "{failure}\nreplay: LEASEHOLD_SEED={seed} LEASEHOLD_TRACE=1 cargo test -p leasehold-proto --test random_world"

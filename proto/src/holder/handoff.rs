@@ -1,5 +1,6 @@
 //! A Slicelet's two parts in handoffs: source and destination.
 
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use super::{Action, Holder, Local, OnNotReady, Output, Part};
@@ -154,8 +155,8 @@ impl Holder {
         handoff: Handoff,
         out: &mut Output,
     ) {
-        if !self.incoming.contains_key(&handoff.id) {
-            let incoming = Incoming {
+        if let Entry::Vacant(fresh) = self.incoming.entry(handoff.id) {
+            fresh.insert(Incoming {
                 slice,
                 epoch: handoff.epoch,
                 from,
@@ -163,8 +164,7 @@ impl Holder {
                 accepted: false,
                 refused: false,
                 ready_again: now,
-            };
-            self.incoming.insert(handoff.id, incoming);
+            });
             let address = self
                 .view
                 .as_ref()

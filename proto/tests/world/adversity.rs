@@ -18,6 +18,8 @@ pub struct Adversity {
     pub lag: u64,
     pub slow_rounds: u64,
     pub late_appends: u64,
+    /// Whether clocks change their rate, within its bounds, from event to event.
+    pub wander: bool,
 }
 
 impl Adversity {
@@ -48,6 +50,7 @@ impl Adversity {
             lag,
             slow_rounds,
             late_appends,
+            wander: rng.chance(30),
         }
     }
 }

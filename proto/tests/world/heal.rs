@@ -98,7 +98,7 @@ impl World {
             .min()
             .unwrap_or(u64::MAX);
         // What expires now expired by what went wrong before.
-        self.expiry_allowed = self.healing < (TTL.as_nanos() as u64 / 8) * 2;
+        self.expiry_allowed = self.healing < (TTL.as_nanos() as u64 / 8) * 4;
         let wait = wait.min(TTL.as_nanos() as u64 / 80);
         self.healing += wait;
         self.advance(wait);

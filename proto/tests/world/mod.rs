@@ -253,6 +253,9 @@ impl World {
         let clocks = self.nodes.iter_mut().map(|node| &mut node.clock);
         for clock in clocks.chain(self.hosts.iter_mut().map(|host| &mut host.clock)) {
             clock.local += eighths * clock.rate;
+            if self.adversity.wander && eighths > 0 {
+                clock.rate = *self.rng.pick(&[7, 8, 9]);
+            }
         }
     }
 
@@ -470,7 +473,7 @@ impl World {
     /// The operator: proofs of death, ghosts forgotten, targets created again, cancellations asked.
     fn operate(&mut self) {
         let (dice, consistency) = (
-            self.rng.below(4),
+            self.rng.below(5),
             *self.rng.pick(&[Consistency::Strong, Consistency::Eventual]),
         );
         let create = self.create(consistency);
@@ -482,6 +485,7 @@ impl World {
         let Some(state) = self.check.master.target(&target()) else {
             return self.propose(create);
         };
+        let version = state.config_version();
         let dead: Vec<SessionId> = state
             .sessions()
             .filter(|session| !alive(&session.squid))
@@ -498,6 +502,22 @@ impl World {
         });
         let handoffs: Vec<_> = state.handoffs().map(|(_, _, handoff)| handoff.id).collect();
         match dice {
+            4 => {
+                let ttl = Some(if version.is_multiple_of(2) {
+                    TTL
+                } else {
+                    TTL * 2
+                });
+                let change = TargetChange {
+                    ttl,
+                    ..TargetChange::default()
+                };
+                self.propose(Command::UpdateTarget {
+                    target: target(),
+                    expected_version: None,
+                    change,
+                });
+            }
             0 if nothing_unknown && !registering => self.propose_now(forget(None)),
             1 if !dead.is_empty() => {
                 let session = *self.rng.pick(&dead);

@@ -343,11 +343,14 @@ impl World {
                 Action::Answer(renewals) => {
                     sent.extend(renewals.into_iter().filter_map(|renewal| {
                         let (host, known, t0) = leading.pending.remove(&renewal)?;
+                        let ttl = state
+                            .and_then(|state| state.session(renewal.session))
+                            .map_or(TTL, |session| session.ttl);
                         let update = state.and_then(|state| state.update_since(known));
                         let renewed = Renewed {
                             session: renewal.session,
                             seq: renewal.seq,
-                            ttl: TTL,
+                            ttl,
                             update,
                         };
                         Some(Message::Renewed { host, renewed, t0 })
@@ -523,7 +526,7 @@ impl World {
             self.raft.term,
             Some(Command::Restore {
                 incarnation,
-                max_ttl: TTL,
+                max_ttl: TTL * 2,
             }),
         );
         let node = self.rng.index(self.nodes.len());
