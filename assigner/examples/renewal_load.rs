@@ -18,7 +18,7 @@ use leasehold_proto::wire::pb::admin_client::AdminClient;
 use leasehold_proto::wire::pb::sessions_client::SessionsClient;
 use leasehold_proto::wire::{RegisterReply, RegisterRequest, admin, pb};
 use leasehold_raft_store::MemoryStore;
-use tokio_stream::StreamExt;
+use futures::StreamExt;
 use tonic::transport::{Channel, Endpoint};
 
 const TARGET: &str = "load";
