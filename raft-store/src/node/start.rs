@@ -110,6 +110,10 @@ impl RaftNode {
             tokio::time::sleep(config.election_timeout_max()).await;
         }
         raft.run();
+        // Until the core has begun, the status would show a node without members.
+        raft.with_raft_state(|_| ())
+            .await
+            .map_err(|fatal| refusal(&fatal))?;
 
         let receiver = receiver(&config, disk, raft.clone(), snapshots);
         let (leadership, task) = leadership::watch(&raft);
