@@ -1,0 +1,513 @@
+//! `leasehold slice`.
+//!
+//! JSON: `list` prints `{"target", "generation", "slices": [SLICE...]}`, `get` a SLICE, see
+//! [`SliceReport`]. `move` prints `{"done", "target", "slice_key", "handoff"}`.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use leasehold_proto::wire::admin::{self, MoveTo, SliceToMove};
+use leasehold_proto::wire::listing::{SliceInfo, SliceMoved, SlicePage};
+use leasehold_proto::wire::pb;
+use leasehold_proto::{Assigned, PodAddress, SessionId, Slice, SliceKey, TargetName};
+use serde::Serialize;
+
+use super::Global;
+use super::client::Client;
+use super::error::Failure;
+use super::output::{Done, Report, emit};
+use super::table::{Table, or_dash, pairs};
+use super::wait::{Look, until};
+use crate::config::parse_duration;
+
+const MOVE_HELP: &str = "\
+The slice is the one that holds KEY. Its owner serves until the new one is ready; no request fails.
+
+Examples:
+  leasehold slice move cart 0x8000000000000000 --to 10.0.0.8:9000 --wait
+  leasehold slice move cart 0 --to s17";
+
+/// Verbs of `leasehold slice`.
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Show the slices of a target in order
+    List(List),
+    /// Show the slice that holds a slice key
+    Get {
+        /// Name of the target
+        target: TargetName,
+        /// A slice key: 0x… or a decimal number
+        key: SliceKey,
+    },
+    /// Hand a slice to another pod
+    #[command(after_help = MOVE_HELP)]
+    Move(Move),
+    /// Cut a slice in two; both halves keep their owner
+    Split {
+        /// Name of the target
+        target: TargetName,
+        /// First slice key of the upper half
+        at: SliceKey,
+    },
+    /// Join a slice and the one behind it; they must have the same owner
+    Merge {
+        /// Name of the target
+        target: TargetName,
+        /// A slice key in the lower slice
+        key: SliceKey,
+    },
+}
+
+/// Arguments of `list`.
+#[derive(Args)]
+pub struct List {
+    /// Name of the target
+    target: TargetName,
+    /// Only slices that nobody serves
+    #[arg(long)]
+    vacant: bool,
+    /// Only slices that are being handed over
+    #[arg(long)]
+    moving: bool,
+    /// Only slices that this session owns or is to own
+    #[arg(long, value_name = "SESSION")]
+    session: Option<SessionId>,
+    /// Begin with the slice that holds this slice key
+    #[arg(long, value_name = "KEY", default_value = "0")]
+    from: SliceKey,
+    /// Show at most so many
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+/// Arguments of `move`.
+#[derive(Args)]
+pub struct Move {
+    /// Name of the target
+    target: TargetName,
+    /// A slice key in the slice: 0x… or a decimal number
+    key: SliceKey,
+    /// To whom: a session (s17) or a pod's address (host:port)
+    #[arg(long, value_name = "POD", value_parser = destination)]
+    to: MoveTo,
+    /// Wait until the new owner serves, at most so long
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "1m", value_parser = parse_duration)]
+    wait: Option<Duration>,
+}
+
+fn destination(text: &str) -> Result<MoveTo, String> {
+    if let Ok(session) = SessionId::from_str(text) {
+        return Ok(MoveTo::Session(session));
+    }
+    PodAddress::new(text).map(MoveTo::Address).map_err(|_| {
+        "neither a session nor an address; they look like s17 and 10.0.0.7:9000".to_owned()
+    })
+}
+
+impl Verb {
+    pub async fn run(self, global: &Global) -> Result<(), Failure> {
+        let client = Client::new(global);
+        match self {
+            Verb::List(list) => emit(global, &list.run(client).await?),
+            Verb::Get { target, key } => emit(
+                global,
+                &get(&mut client.about(&target), &target, key).await?,
+            ),
+            Verb::Move(wish) => wish.run(client, global).await,
+            Verb::Split { target, at } => {
+                let mut client = client.about(&target);
+                let request = admin::SplitSlice {
+                    target: target.clone(),
+                    at,
+                    reason: client.reason(),
+                };
+                client
+                    .change(pb::SplitSliceRequest::from(&request), async |grpc, r| {
+                        grpc.split_slice(r).await
+                    })
+                    .await?;
+                let done = format!("slice of {target} cut at {at}");
+                emit(
+                    global,
+                    &Done::new(done)
+                        .with("target", target.as_str())
+                        .with("at", at.to_string()),
+                )
+            }
+            Verb::Merge { target, key } => {
+                let mut client = client.about(&target);
+                let request = admin::MergeSlices {
+                    target: target.clone(),
+                    slice_key: key,
+                    reason: client.reason(),
+                };
+                client
+                    .change(pb::MergeSlicesRequest::from(&request), async |grpc, r| {
+                        grpc.merge_slices(r).await
+                    })
+                    .await?;
+                let done =
+                    format!("slice of {target} that holds {key} joined with the one behind it");
+                emit(
+                    global,
+                    &Done::new(done)
+                        .with("target", target.as_str())
+                        .with("slice_key", key.to_string()),
+                )
+            }
+        }
+    }
+}
+
+impl List {
+    async fn run(self, client: Client) -> Result<Slices, Failure> {
+        let mut client = client.about(&self.target);
+        let most = self.limit.unwrap_or(usize::MAX);
+        let mut found = Slices {
+            target: self.target.to_string(),
+            generation: String::new(),
+            slices: Vec::new(),
+        };
+        let mut next = Some(self.from);
+        while let Some(from_key) = next.filter(|_| found.slices.len() < most) {
+            let request = admin::ListSlices {
+                target: self.target.clone(),
+                from_key,
+                limit: u32::try_from(most - found.slices.len()).map_or(0, |left| left.min(PAGE)),
+                session: self.session,
+                with_handoff: self.moving,
+                vacant: self.vacant,
+            };
+            let page = page(&mut client, &request).await?;
+            let pods: BTreeMap<_, _> = page.pods.into_iter().collect();
+            found.generation = page.generation.to_string();
+            found.slices.extend(
+                page.slices
+                    .into_iter()
+                    .map(|info| SliceReport::new(info, &pods)),
+            );
+            next = page.next_key.filter(|key| *key > from_key);
+        }
+        found.slices.truncate(most);
+        Ok(found)
+    }
+}
+
+/// Slices asked for at once.
+const PAGE: u32 = leasehold_proto::limits::PAGE_ITEMS as u32;
+
+async fn page(client: &mut Client, request: &admin::ListSlices) -> Result<SlicePage, Failure> {
+    client
+        .read(pb::ListSlicesRequest::from(request), async |grpc, r| {
+            grpc.list_slices(r).await
+        })
+        .await
+}
+
+async fn get(
+    client: &mut Client,
+    target: &TargetName,
+    key: SliceKey,
+) -> Result<SliceReport, Failure> {
+    let target = target.clone();
+    let request = admin::ListSlices {
+        target,
+        from_key: key,
+        limit: 1,
+        session: None,
+        with_handoff: false,
+        vacant: false,
+    };
+    let page = page(client, &request).await?;
+    let pods = page.pods.into_iter().collect();
+    let info = page
+        .slices
+        .into_iter()
+        .next()
+        .filter(|info| info.slice.contains(key));
+    info.map(|info| SliceReport::new(info, &pods))
+        .ok_or_else(|| Failure::negative(format!("no slice holds {key}")))
+}
+
+impl Move {
+    async fn run(self, client: Client, global: &Global) -> Result<(), Failure> {
+        let mut client = client.about(&self.target);
+        let to = match &self.to {
+            MoveTo::Session(session) => session.to_string(),
+            MoveTo::Address(address) => address.to_string(),
+        };
+        let request = admin::MoveSlice {
+            target: self.target.clone(),
+            which: SliceToMove::Holding(self.key),
+            to: self.to,
+            reason: client.reason(),
+        };
+        let answer = client
+            .change(pb::MoveSliceRequest::from(&request), async |grpc, r| {
+                grpc.move_slice(r).await
+            })
+            .await?;
+        let moved = SliceMoved::try_from(answer).map_err(|error| Failure::unreadable(&error))?;
+        let handoff = moved.handoff.map(|handoff| handoff.to_string());
+        let done = match (&handoff, self.wait) {
+            (None, _) => format!(
+                "slice of {} that holds {} moved to {to}",
+                self.target, self.key
+            ),
+            (Some(handoff), None) => format!("{handoff} begun: {} is handed to {to}", self.key),
+            (Some(handoff), Some(patience)) => {
+                let owner = ended(&mut client, &self.target, self.key, handoff, patience).await?;
+                let there = owner.as_ref().is_some_and(|owner| {
+                    owner.session == to || owner.address.as_ref() == Some(&to)
+                });
+                if !there {
+                    let owner = owner.map_or_else(|| "nobody".to_owned(), |owner| owner.name());
+                    return Err(Failure::negative(format!(
+                        "{handoff} has ended, but {owner} owns {}",
+                        self.key
+                    )));
+                }
+                format!("{handoff} completed: {to} serves {}", self.key)
+            }
+        };
+        let facts = Done::new(done)
+            .with("target", self.target.as_str())
+            .with("slice_key", self.key.to_string());
+        emit(global, &facts.with("to", to).with("handoff", handoff))
+    }
+}
+
+/// Waits until a handoff is no longer open and says who owns the slice then.
+async fn ended(
+    client: &mut Client,
+    target: &TargetName,
+    key: SliceKey,
+    handoff: &str,
+    patience: Duration,
+) -> Result<Option<Party>, Failure> {
+    until(patience, async || {
+        let slice = get(client, target, key).await?;
+        match &slice.handoff {
+            Some(open) if open.handoff == handoff => Ok(Look::NotYet(format!("{handoff} is open"))),
+            _ => Ok(Look::Done(slice.owner.map(|owner| owner.party))),
+        }
+    })
+    .await
+}
+
+/// Slices of a target.
+#[derive(Serialize)]
+pub struct Slices {
+    /// Of which target.
+    pub target: String,
+    /// Of this version of the assignment.
+    pub generation: String,
+    /// In order.
+    pub slices: Vec<SliceReport>,
+}
+
+/// A slice.
+#[derive(Serialize)]
+pub struct SliceReport {
+    /// The lowest slice key.
+    pub first: String,
+    /// The highest slice key, included.
+    pub last: String,
+    /// Who serves it; null while nobody does.
+    pub owner: Option<Owner>,
+    /// The move of ownership under way.
+    pub handoff: Option<OpenHandoff>,
+    /// Who serves copies.
+    pub replicas: Vec<Party>,
+    /// The generation in which any of this changed last.
+    pub changed_at: Option<String>,
+    /// Last reported, in the application's unit.
+    pub load_per_s: Option<f64>,
+    /// Last reported.
+    pub state_bytes: Option<u64>,
+    #[serde(skip)]
+    shown: String,
+}
+
+/// A session and where it is.
+#[derive(Serialize, Clone)]
+pub struct Party {
+    /// Its id.
+    pub session: String,
+    /// Where its pod is reached; null when the Assigner did not say.
+    pub address: Option<String>,
+}
+
+/// An owner.
+#[derive(Serialize)]
+pub struct Owner {
+    /// Who.
+    #[serde(flatten)]
+    pub party: Party,
+    /// Since when.
+    pub epoch: String,
+    /// The epoch as its fencing token.
+    pub token: u64,
+}
+
+/// An open handoff of a slice.
+#[derive(Serialize)]
+pub struct OpenHandoff {
+    /// Its id.
+    pub handoff: String,
+    /// The owner to be.
+    pub to: Party,
+    /// The epoch at which it will own.
+    pub epoch: String,
+    /// The owner is asked to refuse.
+    pub ask_cancel: bool,
+    /// The owner to be has gone.
+    pub to_closed: bool,
+}
+
+impl Party {
+    fn new(session: SessionId, pods: &BTreeMap<SessionId, PodAddress>) -> Self {
+        Self {
+            session: session.to_string(),
+            address: pods.get(&session).map(PodAddress::to_string),
+        }
+    }
+
+    /// The address and the session, as far as known.
+    pub fn name(&self) -> String {
+        match &self.address {
+            Some(address) => format!("{address} ({})", self.session),
+            None => self.session.clone(),
+        }
+    }
+}
+
+impl SliceReport {
+    /// A listed slice.
+    pub fn new(info: SliceInfo, pods: &BTreeMap<SessionId, PodAddress>) -> Self {
+        let changed_at = Some(info.changed_at.to_string());
+        let (load_per_s, state_bytes) = (info.load_per_s, info.state_bytes);
+        Self {
+            changed_at,
+            load_per_s,
+            state_bytes,
+            ..Self::assigned(info.slice, &info.assigned, pods)
+        }
+    }
+
+    /// A slice of which only the assignment is known.
+    pub fn assigned(
+        slice: Slice,
+        assigned: &Assigned,
+        pods: &BTreeMap<SessionId, PodAddress>,
+    ) -> Self {
+        Self {
+            first: slice.first().to_string(),
+            last: slice.last().to_string(),
+            owner: assigned.owner.map(|lease| Owner {
+                party: Party::new(lease.session, pods),
+                epoch: lease.epoch.to_string(),
+                token: lease.epoch.token().as_u64(),
+            }),
+            handoff: assigned.handoff.map(|handoff| OpenHandoff {
+                handoff: handoff.id.to_string(),
+                to: Party::new(handoff.to, pods),
+                epoch: handoff.epoch.to_string(),
+                ask_cancel: handoff.ask_cancel,
+                to_closed: handoff.to_closed,
+            }),
+            replicas: assigned
+                .replicas
+                .iter()
+                .map(|session| Party::new(*session, pods))
+                .collect(),
+            changed_at: None,
+            load_per_s: None,
+            state_bytes: None,
+            shown: slice.to_string(),
+        }
+    }
+
+    /// Names and values for people, beginning with the slice.
+    pub fn lines(&self) -> Vec<(&'static str, String)> {
+        let mut lines = vec![("slice", self.shown.clone())];
+        match &self.owner {
+            Some(owner) => {
+                lines.push(("owner", owner.party.name()));
+                lines.push((
+                    "epoch",
+                    format!("{} (fencing token {})", owner.epoch, owner.token),
+                ));
+            }
+            None => lines.push(("owner", "nobody".into())),
+        }
+        if let Some(handoff) = &self.handoff {
+            let asked = if handoff.ask_cancel {
+                ", asked to refuse"
+            } else {
+                ""
+            };
+            let gone = if handoff.to_closed {
+                ", which has gone"
+            } else {
+                ""
+            };
+            let to = handoff.to.name();
+            lines.push((
+                "handoff",
+                format!(
+                    "{} to {to}{gone} at epoch {}{asked}",
+                    handoff.handoff, handoff.epoch
+                ),
+            ));
+        }
+        if !self.replicas.is_empty() {
+            lines.push((
+                "replicas",
+                self.replicas
+                    .iter()
+                    .map(Party::name)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            ));
+        }
+        lines
+    }
+}
+
+impl Report for SliceReport {
+    fn human(&self) -> String {
+        let mut lines = self.lines();
+        lines.push(("changed at", or_dash(self.changed_at.as_ref())));
+        lines.push(("load per s", or_dash(self.load_per_s)));
+        lines.push(("state bytes", or_dash(self.state_bytes)));
+        pairs(&lines)
+    }
+}
+
+impl Report for Slices {
+    fn human(&self) -> String {
+        let mut table = Table::new(&[
+            "FIRST", "LAST", "OWNER", "SESSION", "EPOCH", ">LOAD/S", "HANDOFF",
+        ]);
+        for slice in &self.slices {
+            let owner = slice.owner.as_ref();
+            table.row([
+                slice.first.clone(),
+                slice.last.clone(),
+                or_dash(owner.and_then(|owner| owner.party.address.as_ref())),
+                or_dash(owner.map(|owner| &owner.party.session)),
+                or_dash(owner.map(|owner| &owner.epoch)),
+                or_dash(slice.load_per_s.map(|load| format!("{load:.1}"))),
+                or_dash(slice.handoff.as_ref().map(|handoff| {
+                    let to = handoff.to.address.as_ref().unwrap_or(&handoff.to.session);
+                    format!("{} to {to}", handoff.handoff)
+                })),
+            ]);
+        }
+        table.or("no such slices")
+    }
+}
