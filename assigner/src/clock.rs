@@ -7,6 +7,8 @@ use leasehold_proto::{ClockClass, ClockTime};
 use parking_lot::Mutex;
 
 /// Where the leader reads "now". Clones read the same clock.
+///
+/// Requires that the Grantor's granularity covers the coarseness of a reading, half a millisecond.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
     /// CLOCK_MONOTONIC_RAW plus the time spent suspended.
@@ -84,16 +86,27 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Elapsed time that neither slewing nor suspend falsifies. The three reads are not atomic; the
-/// order makes a pause between them err towards a later reading, which for an Assigner that reads
-/// "when was this answered" is the safe side.
+/// Elapsed time that neither slewing nor suspend falsifies: RAW + (BOOTTIME − MONOTONIC). The reads
+/// are not atomic. A Slicelet may err on one side and chooses the order for it; a leader must err on
+/// neither, since one reading says both when it answered and whether another lease has run out. So
+/// a reading that was interrupted is taken again; what remains is far below the Grantor's
+/// granularity.
 #[cfg(target_os = "linux")]
 fn system_now() -> ClockTime {
-    let mono = read(libc::CLOCK_MONOTONIC);
-    let boot = read(libc::CLOCK_BOOTTIME);
-    let raw = read(libc::CLOCK_MONOTONIC_RAW);
-    ClockTime::from_nanos(raw.saturating_add(boot.saturating_sub(mono)))
+    loop {
+        let before = read(libc::CLOCK_MONOTONIC);
+        let boot = read(libc::CLOCK_BOOTTIME);
+        let raw = read(libc::CLOCK_MONOTONIC_RAW);
+        let after = read(libc::CLOCK_MONOTONIC);
+        if after.saturating_sub(before) < INTERRUPTED_NS {
+            return ClockTime::from_nanos(raw.saturating_add(boot.saturating_sub(before)));
+        }
+    }
 }
+
+/// A reading that took longer was interrupted.
+#[cfg(target_os = "linux")]
+const INTERRUPTED_NS: u64 = 500_000;
 
 #[cfg(not(target_os = "linux"))]
 fn system_now() -> ClockTime {
@@ -107,4 +120,29 @@ fn read(clock: libc::clockid_t) -> u64 {
     unsafe { libc::clock_gettime(clock, &mut time) };
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_paused_clock_stands_and_goes_on_from_there() {
+        let clock = ControlledClock::default();
+        clock.pause();
+        let paused = clock.now();
+        assert_eq!(clock.now(), paused);
+        clock.advance(Duration::from_secs(3600));
+        assert_eq!(clock.now().since(paused), Duration::from_secs(3600));
+        clock.resume();
+        let resumed = clock.now();
+        assert!(resumed.since(paused) >= Duration::from_secs(3600));
+        assert!(resumed.since(paused) < Duration::from_secs(7200), "the pause does not count");
+    }
+
+    #[test]
+    fn the_system_clock_never_runs_backwards() {
+        let readings: Vec<ClockTime> = (0..10_000).map(|_| Clock::System.now()).collect();
+        assert!(readings.windows(2).all(|pair| pair[0] <= pair[1]));
+    }
 }

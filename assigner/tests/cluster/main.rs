@@ -1,5 +1,6 @@
 //! Whole clusters of Assigners on loopback sockets.
 
+mod clients;
 mod failover;
 mod handoffs;
 mod modes;
