@@ -266,8 +266,8 @@ impl World {
             30..42 => {
                 self.pump_some();
             }
-            42..56 => self.wake_next(),
-            56..62 => {
+            42..54 => self.wake_next(),
+            54..59 => {
                 let most = if self.rng.chance(10) {
                     TTL.as_nanos() as u64 / 4
                 } else {
@@ -276,8 +276,8 @@ impl World {
                 let eighths = self.rng.below(most);
                 self.advance(eighths);
             }
-            62..70 => self.work_any(),
-            70..74 => self.push_any(),
+            59..72 => self.work_any(),
+            72..76 => self.push_any(),
             _ => self.adverse_step(),
         }
     }
@@ -410,7 +410,9 @@ impl World {
     }
 
     fn work_any(&mut self) {
-        let host = self.rng.index(self.hosts.len());
+        let busy = |host: &Host| !host.preparing.is_empty() || !host.draining.is_empty();
+        let some = self.rng.index(self.hosts.len());
+        let host = self.hosts.iter().position(busy).unwrap_or(some);
         if self.rng.chance(15) {
             self.wake_host(host);
         } else {
