@@ -10,8 +10,8 @@
 //! - Field names are in snake case and are never renamed or given another meaning; fields may be
 //!   added. A list stands in a field with the noun's plural (`targets`, `slices`, `sessions`, ...).
 //! - Slice keys are texts of sixteen hexadecimal digits behind `0x`; `first` and `last` are both
-//!   included. Generations and epochs are texts (`1#42`), ids too (`s17`, `h9`). A fencing token is
-//!   a number of at most 63 bits.
+//!   included. Generations and epochs are texts (`1#42`), ids too (`s17`, `h9`), and
+//!   fencing tokens (decimal digits: a reader that keeps numbers as floating point would round them).
 //! - Durations are whole milliseconds and say so (`ttl_ms`), sizes bytes (`state_bytes`).
 //! - What is not known is `null`, never 0 or absent.
 //! - A verb that changes something prints `{"done": "...", ...}` with what it changed.

@@ -84,6 +84,16 @@ fn where_no_assigner_answers_the_error_names_the_next_step() {
 }
 
 #[test]
+fn a_silent_endpoint_does_not_keep_the_others_from_being_asked() {
+    let dev = Running::dev(&[]);
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let both = format!("http://{},{}", silent.local_addr().unwrap(), dev.endpoint);
+    run(&["--endpoints", &both, "--timeout", "10s", "status"]).well();
+    let alone = format!("http://{}", silent.local_addr().unwrap());
+    run(&["--endpoints", &alone, "--timeout", "300ms", "status"]).failed(3, &[&alone]);
+}
+
+#[test]
 fn dev_serves_soon_and_leaves_nothing_behind() {
     let dev = Running::dev(&[]);
     let data = dev.data.clone().unwrap();
@@ -248,6 +258,8 @@ async fn slices_move_between_pods_and_a_drained_pod_owns_none() {
             .well();
         assert_eq!(owner(&dev), to.as_str());
     }
+    dev.ask(&format!("pod drain {two} --wait"))
+        .failed(5, &["held (test)", "unhold cart"]);
     dev.ask("target unhold cart").well();
     let drained = dev.json(&format!("pod drain {two} --wait --reason update"));
     assert_eq!(

@@ -154,10 +154,11 @@ impl Client {
                 rounds.again(self);
                 continue;
             };
-            match self
-                .attempt(&endpoint, deadline, request.clone(), &rpc)
-                .await
-            {
+            let until = match changes {
+                true => deadline,
+                false => rounds.share(deadline),
+            };
+            match self.attempt(&endpoint, until, request.clone(), &rpc).await {
                 Attempt::Answered(answer) => return Ok(answer),
                 Attempt::Refused(failure) => return Err(failure),
                 Attempt::NotHere { why, leader } => rounds.not_here(&endpoint, why, leader),
@@ -166,7 +167,10 @@ impl Client {
                 }
                 Attempt::Broken(failure) => rounds.not_here(&endpoint, failure.to_string(), None),
                 Attempt::Late if changes => return Err(unknown_outcome(&self.too_late(&endpoint))),
-                Attempt::Late => return Err(Failure::unavailable(self.too_late(&endpoint))),
+                Attempt::Late if rounds.ahead.is_empty() => {
+                    return Err(Failure::unavailable(self.too_late(&endpoint)));
+                }
+                Attempt::Late => rounds.not_here(&endpoint, "no answer in time".into(), None),
             }
             self.connected = None;
         }
@@ -217,6 +221,8 @@ impl Client {
 struct Round {
     ahead: Vec<Endpoint>,
     said: Vec<(Endpoint, String)>,
+    /// Who is said to lead.
+    leader: Option<Endpoint>,
     hops: usize,
     somebody_answered: bool,
 }
@@ -226,6 +232,7 @@ impl Round {
         let mut round = Self {
             ahead: Vec::new(),
             said: Vec::new(),
+            leader: None,
             hops: HOPS,
             somebody_answered: false,
         };
@@ -239,7 +246,7 @@ impl Round {
             self.ahead.retain(|other| other != endpoint);
             self.ahead.push(endpoint.clone());
         }
-        (self.hops, self.somebody_answered) = (HOPS, false);
+        (self.hops, self.somebody_answered, self.leader) = (HOPS, false, None);
         self.said.clear();
     }
 
@@ -247,9 +254,18 @@ impl Round {
         self.ahead.pop()
     }
 
+    /// Until when one of those still to be asked may take its time: a silent one leaves some to
+    /// the others.
+    fn share(&self, deadline: Instant) -> Instant {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let others = u32::try_from(self.ahead.len()).unwrap_or(u32::MAX);
+        Instant::now() + left / others.saturating_add(1)
+    }
+
     fn not_here(&mut self, endpoint: &Endpoint, why: String, leader: Option<Endpoint>) {
         if let Some(leader) = leader {
             self.somebody_answered = true;
+            self.leader = Some(leader.clone());
             if self.hops > 0 && leader != *endpoint {
                 self.hops -= 1;
                 self.ahead.retain(|other| *other != leader);
@@ -262,6 +278,16 @@ impl Round {
     }
 
     fn failure(&self) -> Failure {
+        let silent = self
+            .leader
+            .as_ref()
+            .and_then(|leader| self.said.iter().find(|(endpoint, _)| endpoint == leader));
+        if let Some((leader, why)) = silent {
+            return Failure::unavailable(format!(
+                "the leader is said to be at {leader}, but does not answer ({why}); ask again when \
+                 another leads, or from where it can be reached"
+            ));
+        }
         if self.somebody_answered {
             return Failure::unavailable(
                 "the Assigners have no leader at present; `leasehold status` shows who is up, a majority is needed",

@@ -78,6 +78,14 @@ impl Failure {
         }
     }
 
+    /// The present state forbids it.
+    pub fn conflict(text: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Conflict,
+            text: text.into(),
+        }
+    }
+
     /// What the exit code says.
     pub fn kind(&self) -> Kind {
         self.kind

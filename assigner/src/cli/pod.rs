@@ -140,6 +140,8 @@ async fn drain(
             "no live session at {address}; `leasehold pod list` shows all pods"
         )));
     }
+    let involved: Vec<TargetName> = sessions.iter().map(|(target, ..)| target.clone()).collect();
+    refuse_if_held(&mut client, &involved).await?;
     for (target, session, _) in &sessions {
         let request = admin::DrainSession {
             target: target.clone(),
@@ -152,7 +154,6 @@ async fn drain(
             })
             .await?;
     }
-    let involved: Vec<TargetName> = sessions.iter().map(|(target, ..)| target.clone()).collect();
     let mut left = slices(&of_pod(&mut client, &involved, address).await?, &sessions);
     let all = left.max(slices(&sessions, &sessions));
     if let Some(patience) = wait {
@@ -178,6 +179,19 @@ async fn drain(
             .with("sessions", sessions.len())
             .with("slices_left", left),
     )
+}
+
+/// While a target is held its slices would stay where they are.
+async fn refuse_if_held(client: &mut Client, involved: &[TargetName]) -> Result<(), Failure> {
+    for target in involved {
+        if let Some(reason) = target::get(client, target).await?.hold_reason {
+            return Err(Failure::conflict(format!(
+                "target {target} is held ({reason}), so its slices would stay; end the hold with `leasehold target \
+                 unhold {target}`, or drain with --target"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// How many slices those sessions own that are being drained. A newer session at the same address

@@ -205,7 +205,7 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         path: "members",
-        doc: "The Assigners of a new cluster, each as \"ID=HOST:PORT\", the same list on every one.\nThe one with the lowest id begins the cluster; on a data directory that is in use\nalready the list changes nothing. Empty: this node waits until `leasehold member add`\nadds it, unless bootstrap is set.",
+        doc: "The Assigners of a new cluster, each as \"ID=HOST:PORT\", the same list on every one.\nThe one with the lowest id begins the cluster as soon as all of them answer; on a data\ndirectory that is in use already the list changes nothing. Empty: this node waits until `leasehold member add`\nadds it, unless bootstrap is set.",
         set: |config, given| members(given).map(|members| config.members = members),
         show: show_members,
         example: "",
