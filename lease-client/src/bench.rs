@@ -19,9 +19,13 @@ pub struct BenchSlicelet {
 /// A Slicelet that owns `slices` slices for five minutes.
 pub fn slicelet_of(slices: u32) -> BenchSlicelet {
     let clock = Clock::System(SystemClock::new());
-    let mut offline = Offline::new(clock, Offline::long(), slices, None).unwrap_or_else(|| std::process::abort());
+    let mut offline =
+        Offline::new(clock, Offline::long(), slices, None).unwrap_or_else(|| std::process::abort());
     offline.renew();
-    BenchSlicelet { slicelet: Arc::clone(&offline.slicelet), offline: Mutex::new(offline) }
+    BenchSlicelet {
+        slicelet: Arc::clone(&offline.slicelet),
+        offline: Mutex::new(offline),
+    }
 }
 
 impl BenchSlicelet {
@@ -33,7 +37,10 @@ impl BenchSlicelet {
 
     /// Publishes the table anew, as a change of the assignment does.
     pub fn swap(&self) {
-        self.offline.lock().unwrap_or_else(PoisonError::into_inner).swap();
+        self.offline
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .swap();
     }
 }
 
@@ -41,6 +48,8 @@ impl BenchSlicelet {
 pub fn clerk_of(slices: usize) -> Clerk {
     let clock = Clock::System(SystemClock::new());
     let offline = Offline::new(clock, Offline::long(), 1, None);
-    let view = offline.and_then(|offline| offline.wide_view(slices, 64)).unwrap_or_else(|| std::process::abort());
+    let view = offline
+        .and_then(|offline| offline.wide_view(slices, 64))
+        .unwrap_or_else(|| std::process::abort());
     Clerk::with_view(KeyHash::default(), view)
 }

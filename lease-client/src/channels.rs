@@ -18,8 +18,13 @@ const WINDOW_BYTES: u32 = 16 << 20;
 const POOLED: usize = 4_096;
 
 fn endpoint(address: &str) -> Result<Endpoint, Error> {
-    let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-    let endpoint = Endpoint::from_shared(uri).map_err(|error| Error::invalid(format_args!("{address}: {error}")))?;
+    let uri = if address.contains("://") {
+        address.to_owned()
+    } else {
+        format!("http://{address}")
+    };
+    let endpoint = Endpoint::from_shared(uri)
+        .map_err(|error| Error::invalid(format_args!("{address}: {error}")))?;
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
@@ -64,17 +69,22 @@ impl ChannelPool {
             Arc::clone(channels.entry(address.to_owned()).or_default())
         };
         let connect = || async {
-            endpoint(address)?
-                .connect()
-                .await
-                .map_err(|error| Error::new(ErrorKind::Unavailable, format!("connecting to {address}: {}", chain(&error))))
+            endpoint(address)?.connect().await.map_err(|error| {
+                Error::new(
+                    ErrorKind::Unavailable,
+                    format!("connecting to {address}: {}", chain(&error)),
+                )
+            })
         };
         slot.get_or_try_init(connect).await.cloned()
     }
 
     /// Forgets the connection to `address`; calls under way are not disturbed.
     pub fn forget(&self, address: &str) {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(address);
+        self.channels
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(address);
     }
 }
 

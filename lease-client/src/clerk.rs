@@ -11,7 +11,9 @@ use arc_swap::ArcSwap;
 use leasehold_proto::message::Moved;
 use leasehold_proto::router::{self, RouteTable, Router};
 use leasehold_proto::wire::Redirect;
-use leasehold_proto::{Generation, KeyHash, PodAddress, SessionId, SliceKey, TargetName, ViewUpdate, limits};
+use leasehold_proto::{
+    Generation, KeyHash, PodAddress, SessionId, SliceKey, TargetName, ViewUpdate, limits,
+};
 use tokio::sync::{Notify, watch as watching};
 
 use crate::channels::ChannelPool;
@@ -137,12 +139,22 @@ impl ClerkBuilder {
     pub fn connect_lazy(self) -> Result<Clerk, Error> {
         let target = TargetName::new(&self.target).map_err(Error::invalid)?;
         if self.client_name.len() > limits::CLIENT_NAME_BYTES {
-            return Err(Error::invalid(format_args!("the name is longer than {} bytes", limits::CLIENT_NAME_BYTES)));
+            return Err(Error::invalid(format_args!(
+                "the name is longer than {} bytes",
+                limits::CLIENT_NAME_BYTES
+            )));
         }
         let endpoints = Endpoints::new(self.endpoints, rand::random())?;
         let inner = Inner::new(target, self.choice, self.call_deadline);
-        let task = tokio::spawn(watch::run(Arc::downgrade(&inner), endpoints, self.client_name));
-        Ok(Clerk { inner, _watcher: Some(Arc::new(AbortOnDrop(task))) })
+        let task = tokio::spawn(watch::run(
+            Arc::downgrade(&inner),
+            endpoints,
+            self.client_name,
+        ));
+        Ok(Clerk {
+            inner,
+            _watcher: Some(Arc::new(AbortOnDrop(task))),
+        })
     }
 }
 
@@ -183,7 +195,10 @@ impl Clerk {
         let mut changed = self.inner.changed.subscribe();
         match tokio::time::timeout(deadline, changed.wait_for(|serial| *serial > 0)).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(Error::new(ErrorKind::Unavailable, format!("no map of {} within {deadline:?}", self.inner.target))),
+            _ => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("no map of {} within {deadline:?}", self.inner.target),
+            )),
         }
     }
 
@@ -194,7 +209,11 @@ impl Clerk {
         let published = self.inner.published.load();
         let key = published.key_hash.slice_key(key);
         let inner = published.table.lookup(key)?;
-        Some(Route { key, inner, serial: published.serial })
+        Some(Route {
+            key,
+            inner,
+            serial: published.serial,
+        })
     }
 
     /// [`Clerk::lookup`] for a key that is hashed already.
@@ -202,14 +221,25 @@ impl Clerk {
     pub fn lookup_slice_key(&self, key: SliceKey) -> Option<Route> {
         let published = self.inner.published.load();
         let inner = published.table.lookup(key)?;
-        Some(Route { key, inner, serial: published.serial })
+        Some(Route {
+            key,
+            inner,
+            serial: published.serial,
+        })
     }
 
     /// The pod of a route: by the map that gave the route, or by a newer one.
     pub fn address(&self, route: &Route) -> Option<PodAddress> {
         let published = self.inner.published.load();
-        let inner = if published.serial == route.serial { route.inner } else { published.table.lookup(route.key)? };
-        published.table.pod(inner.pod).map(|(_, address)| address.clone())
+        let inner = if published.serial == route.serial {
+            route.inner
+        } else {
+            published.table.lookup(route.key)?
+        };
+        published
+            .table
+            .pod(inner.pod)
+            .map(|(_, address)| address.clone())
     }
 
     /// Where `key` is served, with the address, by the [`ReplicaChoice`].
@@ -230,12 +260,23 @@ impl Clerk {
                     n => replicas[n - 1],
                 };
                 let (first, second) = (draw(), draw());
-                let failed = table.pod(first).is_some_and(|(session, _)| self.failed_lately(*session));
-                if choice == ReplicaChoice::TwoChoices && failed { second } else { first }
+                let failed = table
+                    .pod(first)
+                    .is_some_and(|(session, _)| self.failed_lately(*session));
+                if choice == ReplicaChoice::TwoChoices && failed {
+                    second
+                } else {
+                    first
+                }
             }
         };
         let (session, address) = table.pod(pod)?.clone();
-        Some(PodRoute { key, session, address, generation: table.generation() })
+        Some(PodRoute {
+            key,
+            session,
+            address,
+            generation: table.generation(),
+        })
     }
 
     /// The slice key of an application key, by the target's hash (known with the first map).
@@ -273,7 +314,11 @@ impl Clerk {
 
     /// Says that a pod did not answer, for [`ReplicaChoice::TwoChoices`].
     pub fn report_failure(&self, session: SessionId) {
-        let mut failures = self.inner.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = self
+            .inner
+            .failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if failures.len() >= REMEMBERED_FAILURES {
             failures.retain(|_, at| now.duration_since(*at) < AVOID_FAILED);
@@ -284,14 +329,25 @@ impl Clerk {
     }
 
     fn failed_lately(&self, session: SessionId) -> bool {
-        let failures = self.inner.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.get(&session).is_some_and(|at| at.elapsed() < AVOID_FAILED)
+        let failures = self
+            .inner
+            .failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        failures
+            .get(&session)
+            .is_some_and(|at| at.elapsed() < AVOID_FAILED)
     }
 }
 
 impl std::fmt::Debug for Clerk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Clerk(of {} at {:?})", self.inner.target, self.generation())
+        write!(
+            f,
+            "Clerk(of {} at {:?})",
+            self.inner.target,
+            self.generation()
+        )
     }
 }
 
@@ -301,14 +357,25 @@ impl Clerk {
         let target = TargetName::new("bench").unwrap_or_else(|_| std::process::abort());
         let inner = Inner::new(target, ReplicaChoice::Owner, Duration::ZERO);
         let _ = inner.update(key_hash, view);
-        Self { inner, _watcher: None }
+        Self {
+            inner,
+            _watcher: None,
+        }
     }
 }
 
 impl Inner {
     fn new(target: TargetName, choice: ReplicaChoice, call_deadline: Duration) -> Arc<Self> {
-        let known = Known { router: Router::new(), key_hash: KeyHash::default(), serial: 0 };
-        let published = Published { key_hash: known.key_hash, serial: 0, table: Arc::default() };
+        let known = Known {
+            router: Router::new(),
+            key_hash: KeyHash::default(),
+            serial: 0,
+        };
+        let published = Published {
+            key_hash: known.key_hash,
+            serial: 0,
+            table: Arc::default(),
+        };
         Arc::new(Self {
             target,
             published: ArcSwap::from_pointee(published),
@@ -336,7 +403,11 @@ impl Inner {
     }
 
     /// Applies what an Assigner said; an error asks for a full view.
-    fn update(&self, key_hash: KeyHash, update: ViewUpdate) -> Result<(), leasehold_proto::view::UpdateError> {
+    fn update(
+        &self,
+        key_hash: KeyHash,
+        update: ViewUpdate,
+    ) -> Result<(), leasehold_proto::view::UpdateError> {
         let mut known = self.known();
         known.key_hash = key_hash;
         if known.router.update(update)? {
@@ -347,7 +418,11 @@ impl Inner {
 
     fn publish(&self, known: &mut Known) {
         known.serial += 1;
-        let published = Published { key_hash: known.key_hash, serial: known.serial, table: known.router.table() };
+        let published = Published {
+            key_hash: known.key_hash,
+            serial: known.serial,
+            table: known.router.table(),
+        };
         self.published.store(Arc::new(published));
         self.changed.send_replace(known.serial);
     }

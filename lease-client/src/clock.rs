@@ -38,10 +38,17 @@ pub struct SystemClock {
 }
 
 fn read(clock: libc::clockid_t) -> Option<u64> {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `time` is a valid timespec to write to; clock_gettime has no other requirement.
     let result = unsafe { libc::clock_gettime(clock, &mut time) };
-    (result == 0).then_some((time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64))
+    (result == 0).then_some(
+        (time.tv_sec as u64)
+            .wrapping_mul(1_000_000_000)
+            .wrapping_add(time.tv_nsec as u64),
+    )
 }
 
 /// A clock that was found to exist cannot fail later; should it all the same, nothing is served
@@ -53,7 +60,11 @@ fn nanos(clock: libc::clockid_t, when_broken: u64) -> u64 {
 impl SystemClock {
     /// Finds out which clocks this platform has.
     pub fn new() -> Self {
-        let class = if read(libc::CLOCK_MONOTONIC_RAW).is_some() { ClockClass::Raw } else { ClockClass::Slewed };
+        let class = if read(libc::CLOCK_MONOTONIC_RAW).is_some() {
+            ClockClass::Raw
+        } else {
+            ClockClass::Slewed
+        };
         Self { class }
     }
 
@@ -142,14 +153,23 @@ impl SimulatedClock {
     /// A clock that shows one second.
     pub fn new() -> Self {
         let start = 1_000_000_000;
-        let inner = Simulated { now_ns: AtomicU64::new(start), changed: tokio::sync::watch::Sender::new(start) };
-        Self { inner: Arc::new(inner) }
+        let inner = Simulated {
+            now_ns: AtomicU64::new(start),
+            changed: tokio::sync::watch::Sender::new(start),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// Lets the clock show `by` more.
     pub fn advance(&self, by: Duration) {
         let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
-        let now = self.inner.now_ns.fetch_add(by, Ordering::SeqCst).saturating_add(by);
+        let now = self
+            .inner
+            .now_ns
+            .fetch_add(by, Ordering::SeqCst)
+            .saturating_add(by);
         self.inner.changed.send_replace(now);
     }
 }
@@ -251,7 +271,10 @@ mod tests {
         let t0 = clock.for_t0().as_nanos();
         let stamp = clock.stamp_ns();
         let check = clock.for_check().as_nanos();
-        assert!(t0 <= stamp + 10_000 && stamp <= check + 10_000, "{t0} {stamp} {check}");
+        assert!(
+            t0 <= stamp + 10_000 && stamp <= check + 10_000,
+            "{t0} {stamp} {check}"
+        );
     }
 
     #[test]

@@ -31,9 +31,16 @@ impl Endpoints {
         if list.is_empty() {
             return Err(Error::invalid("no Assigner endpoints were given"));
         }
-        list.iter().try_for_each(|address| channels::check_address(address))?;
+        list.iter()
+            .try_for_each(|address| channels::check_address(address))?;
         let at = (seed % list.len() as u64) as usize;
-        Ok(Self { list, at, leader: None, failures: 0, hops: 0 })
+        Ok(Self {
+            list,
+            at,
+            leader: None,
+            failures: 0,
+            hops: 0,
+        })
     }
 
     pub(crate) fn current(&self) -> &str {
@@ -75,6 +82,7 @@ impl Endpoints {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -85,7 +93,10 @@ mod tests {
     #[test]
     fn a_named_leader_is_followed_at_once_but_not_for_ever() {
         let mut endpoints = three();
-        assert_eq!(endpoints.not_leader(Some(PodAddress::new("d:1").unwrap())), Duration::ZERO);
+        assert_eq!(
+            endpoints.not_leader(Some(PodAddress::new("d:1").unwrap())),
+            Duration::ZERO
+        );
         assert_eq!(endpoints.current(), "d:1");
         // Two that name each other must not be followed in a circle.
         let mut waited = false;

@@ -66,18 +66,23 @@ impl GuardError {
         match self {
             GuardError::NotOwner { .. } | GuardError::Moved(_) => ErrorKind::NotOwner,
             GuardError::Lapsed => ErrorKind::Expired,
-            GuardError::HandingOver | GuardError::Starting | GuardError::Stopped | GuardError::TooManyWaiting => {
-                ErrorKind::Unavailable
-            }
+            GuardError::HandingOver
+            | GuardError::Starting
+            | GuardError::Stopped
+            | GuardError::TooManyWaiting => ErrorKind::Unavailable,
         }
     }
 
     /// What to answer the client; as a gRPC status: `Status::from(error.redirect())`.
     pub fn redirect(&self) -> Redirect {
         match self {
-            GuardError::NotOwner { generation } => Redirect::NotOwner { generation: *generation },
+            GuardError::NotOwner { generation } => Redirect::NotOwner {
+                generation: *generation,
+            },
             GuardError::Moved(moved) => Redirect::Moved(Moved::clone(moved)),
-            GuardError::HandingOver | GuardError::TooManyWaiting => Redirect::Unavailable(UnavailableReason::HandingOver),
+            GuardError::HandingOver | GuardError::TooManyWaiting => {
+                Redirect::Unavailable(UnavailableReason::HandingOver)
+            }
             GuardError::Lapsed => Redirect::Unavailable(UnavailableReason::Lapsed),
             GuardError::Starting => Redirect::Unavailable(UnavailableReason::Starting),
             GuardError::Stopped => Redirect::Unavailable(UnavailableReason::Stopping),
@@ -132,7 +137,11 @@ pub struct Error {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), status: None }
+        Self {
+            kind,
+            message: message.into(),
+            status: None,
+        }
     }
 
     pub(crate) fn invalid(message: impl std::fmt::Display) -> Self {
@@ -141,14 +150,20 @@ impl Error {
 
     pub(crate) fn with_status(kind: ErrorKind, doing: &str, status: tonic::Status) -> Self {
         let message = format!("{doing}: {} ({:?})", status.message(), status.code());
-        Self { kind, message, status: Some(Box::new(status)) }
+        Self {
+            kind,
+            message,
+            status: Some(Box::new(status)),
+        }
     }
 
     /// What became of a request to an Assigner that answered with this status.
     pub(crate) fn from_assigner(doing: &str, status: tonic::Status) -> Self {
         let kind = match Refusal::from_status(&status) {
             Some(Refusal::UnknownSession | Refusal::BadSecret) => ErrorKind::Expired,
-            Some(Refusal::UnknownTarget | Refusal::TooLarge(_) | Refusal::Invalid(_)) => ErrorKind::Invalid,
+            Some(Refusal::UnknownTarget | Refusal::TooLarge(_) | Refusal::Invalid(_)) => {
+                ErrorKind::Invalid
+            }
             Some(Refusal::Indeterminate) => ErrorKind::Indeterminate,
             Some(Refusal::Internal(_)) => ErrorKind::Internal,
             Some(_) => ErrorKind::Unavailable,

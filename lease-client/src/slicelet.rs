@@ -24,7 +24,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use leasehold_proto::wire::RegisterRequest;
 use leasehold_proto::{
-    Epoch, FencingToken, Generation, KeyHash, Mode, PodAddress, SessionId, Slice, SliceKey, Squid, TargetName, limits,
+    Epoch, FencingToken, Generation, KeyHash, Mode, PodAddress, SessionId, Slice, SliceKey, Squid,
+    TargetName, limits,
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -85,13 +86,17 @@ impl Shared {
     }
 
     fn set_session(&self, session: Option<SessionId>) {
-        self.session.store(session.map_or(0, SessionId::as_u64), Ordering::Release);
+        self.session
+            .store(session.map_or(0, SessionId::as_u64), Ordering::Release);
     }
 
     fn refuse(&self, mut error: GuardError) -> GuardError {
         self.counters.refused(&error);
         if let GuardError::NotOwner { generation } = &mut error {
-            *generation = *self.generation.lock().unwrap_or_else(PoisonError::into_inner);
+            *generation = *self
+                .generation
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
         }
         error
     }
@@ -102,7 +107,8 @@ impl Shared {
         *stopped = true;
         let table = self.table.load();
         table.end_lease();
-        self.table.store(Arc::new(Table::empty(Phase::Stopped, table.key_hash)));
+        self.table
+            .store(Arc::new(Table::empty(Phase::Stopped, table.key_hash)));
         drop(stopped);
         self.published.notify_waiters();
     }
@@ -122,7 +128,10 @@ struct Status {
 
 /// What the driver is asked to do.
 enum Request {
-    Drain { until: Instant, reply: oneshot::Sender<Result<(), Error>> },
+    Drain {
+        until: Instant,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
 }
 
 /// Makes a [`Slicelet`].
@@ -204,28 +213,52 @@ impl SliceletBuilder {
         let target = TargetName::new(&self.target).map_err(Error::invalid)?;
         let address = PodAddress::new(&self.advertise).map_err(Error::invalid)?;
         if self.app_version.len() > limits::APP_VERSION_BYTES {
-            return Err(Error::invalid(format_args!("the version is longer than {} bytes", limits::APP_VERSION_BYTES)));
+            return Err(Error::invalid(format_args!(
+                "the version is longer than {} bytes",
+                limits::APP_VERSION_BYTES
+            )));
         }
-        let squid = Squid { address, id: rand::random() };
+        let squid = Squid {
+            address,
+            id: rand::random(),
+        };
         let endpoints = Endpoints::new(self.endpoints, rand::random())?;
         let clock = self.clock.lease().class();
-        let register =
-            RegisterRequest { target: target.clone(), squid: squid.clone(), clock, app_version: self.app_version };
+        let register = RegisterRequest {
+            target: target.clone(),
+            squid: squid.clone(),
+            clock,
+            app_version: self.app_version,
+        };
         let shared = Shared::new(self.clock);
         let drained = Arc::new(Notify::new());
         let notify = Arc::clone(&drained);
         let acquires = self.handler.is_some();
-        let publisher = Publisher::new(Arc::clone(&shared), Arc::new(move || notify.notify_one()), self.log, acquires);
+        let publisher = Publisher::new(
+            Arc::clone(&shared),
+            Arc::new(move || notify.notify_one()),
+            self.log,
+            acquires,
+        );
         let (requests, requests_source) = mpsc::channel(16);
         let (asked, asked_source) = mpsc::channel(limits::EARLY_HANDOFF_MESSAGES);
         let (stop, stop_source) = watch::channel(false);
         let config = DriverConfig {
-            link: LinkConfig { register, endpoints, pool: ChannelPool::new() },
+            link: LinkConfig {
+                register,
+                endpoints,
+                pool: ChannelPool::new(),
+            },
             drain_deadline: self.drain_deadline,
             jitter_seed: rand::random(),
             callbacks: self.handler.map(Callbacks::new),
         };
-        let sources = Sources { requests: requests_source, asked: asked_source, drained, stop: stop_source };
+        let sources = Sources {
+            requests: requests_source,
+            asked: asked_source,
+            drained,
+            stop: stop_source,
+        };
         let driver = Driver::spawn(Arc::clone(&shared), config, publisher, sources);
         Ok(Slicelet {
             shared,
@@ -305,7 +338,12 @@ impl Slicelet {
 
     /// A cell that refused was closed after its table was replaced: the newer one says why.
     #[cold]
-    fn refused(&self, table: &Arc<Table>, refused: Option<GuardError>, key: SliceKey) -> Result<Guard, GuardError> {
+    fn refused(
+        &self,
+        table: &Arc<Table>,
+        refused: Option<GuardError>,
+        key: SliceKey,
+    ) -> Result<Guard, GuardError> {
         let mut seen = Arc::clone(table);
         let mut refused = refused;
         loop {
@@ -384,7 +422,9 @@ impl Slicelet {
     /// The gRPC service through which other Slicelets take slices over. Add it to the server at
     /// the advertised address; without it every handoff from here waits for its deadline.
     pub fn peer_service(&self) -> PeerService {
-        PeerService { slicelets: vec![(Arc::clone(&self.shared), self.asked.clone())] }
+        PeerService {
+            slicelets: vec![(Arc::clone(&self.shared), self.asked.clone())],
+        }
     }
 
     /// The target.
@@ -409,7 +449,12 @@ impl Slicelet {
 
     /// The slices for which guards are given (while the lease runs), with their tokens.
     pub fn owned(&self) -> Vec<(Slice, Epoch, FencingToken)> {
-        self.shared.table.load().open().map(|(slice, epoch)| (slice, epoch, epoch.token())).collect()
+        self.shared
+            .table
+            .load()
+            .open()
+            .map(|(slice, epoch)| (slice, epoch, epoch.token()))
+            .collect()
     }
 
     /// Counters since the start.
@@ -422,7 +467,10 @@ impl Slicelet {
     /// # Errors
     /// `Unavailable` after `deadline`, or when the Slicelet was closed.
     pub async fn ready(&self, deadline: Duration) -> Result<(), Error> {
-        self.wait_for(deadline, "no assignment became known", |status| status.mode.is_some()).await
+        self.wait_for(deadline, "no assignment became known", |status| {
+            status.mode.is_some()
+        })
+        .await
     }
 
     /// Ends when at least one slice is owned.
@@ -430,16 +478,32 @@ impl Slicelet {
     /// # Errors
     /// As [`Slicelet::ready`].
     pub async fn wait_until_owns_any(&self, deadline: Duration) -> Result<(), Error> {
-        self.wait_for(deadline, "no slice was given", |status| status.owned > 0).await
+        self.wait_for(deadline, "no slice was given", |status| status.owned > 0)
+            .await
     }
 
-    async fn wait_for(&self, deadline: Duration, missing: &str, found: impl Fn(&Status) -> bool) -> Result<(), Error> {
+    async fn wait_for(
+        &self,
+        deadline: Duration,
+        missing: &str,
+        found: impl Fn(&Status) -> bool,
+    ) -> Result<(), Error> {
         let mut status = self.shared.status.subscribe();
-        let waited = tokio::time::timeout(deadline, status.wait_for(|status| status.shut || found(status))).await;
+        let waited = tokio::time::timeout(
+            deadline,
+            status.wait_for(|status| status.shut || found(status)),
+        )
+        .await;
         match waited {
             Ok(Ok(status)) if found(&status) => Ok(()),
-            Ok(_) => Err(Error::new(ErrorKind::Unavailable, "the Slicelet was closed")),
-            Err(_) => Err(Error::new(ErrorKind::Unavailable, format!("{missing} within {deadline:?}"))),
+            Ok(_) => Err(Error::new(
+                ErrorKind::Unavailable,
+                "the Slicelet was closed",
+            )),
+            Err(_) => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("{missing} within {deadline:?}"),
+            )),
         }
     }
 
@@ -454,10 +518,16 @@ impl Slicelet {
         let until = Instant::now() + deadline;
         let (reply, answer) = oneshot::channel();
         let gone = || Error::new(ErrorKind::Unavailable, "the Slicelet was closed");
-        self.requests.send(Request::Drain { until, reply }).await.map_err(|_| gone())?;
+        self.requests
+            .send(Request::Drain { until, reply })
+            .await
+            .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())??;
         let left = until.saturating_duration_since(Instant::now());
-        self.wait_for(left, "slices are left that nobody took over", |status| status.local == 0).await
+        self.wait_for(left, "slices are left that nobody took over", |status| {
+            status.local == 0
+        })
+        .await
     }
 
     /// Serves nothing any more, then tells the Assigner, which gives the slices away at once. Ends
@@ -469,7 +539,9 @@ impl Slicelet {
     pub async fn close(mut self) -> Result<(), Error> {
         self.stop();
         match self.driver.take() {
-            Some(driver) => driver.await.map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?,
+            Some(driver) => driver
+                .await
+                .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?,
             None => Ok(()),
         }
     }
@@ -488,7 +560,13 @@ impl Drop for Slicelet {
 
 impl std::fmt::Debug for Slicelet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Slicelet({} of {}, {:?})", self.squid, self.target, self.session())
+        write!(
+            f,
+            "Slicelet({} of {}, {:?})",
+            self.squid,
+            self.target,
+            self.session()
+        )
     }
 }
 

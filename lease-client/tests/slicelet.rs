@@ -45,11 +45,20 @@ async fn a_slice_moves_without_a_failed_request() {
         let (to, from) = if n % 2 == 0 { (&b, &a) } else { (&a, &b) };
         let session = to.slicelet.session().unwrap();
         let begun = std::time::Instant::now();
-        pod::until("the destination may receive", || fake.hand_off("cart", key, session).is_ok()).await;
-        pod::until("the destination serves", || to.slicelet.guard(b"alice").is_ok()).await;
+        pod::until("the destination may receive", || {
+            fake.hand_off("cart", key, session).is_ok()
+        })
+        .await;
+        pod::until("the destination serves", || {
+            to.slicelet.guard(b"alice").is_ok()
+        })
+        .await;
         println!("move {n}: served elsewhere after {:?}", begun.elapsed());
         assert!(from.slicelet.guard(b"alice").is_err());
-        pod::until("the handoff is completed", || !fake.has_open_handoff("cart")).await;
+        pod::until("the handoff is completed", || {
+            !fake.has_open_handoff("cart")
+        })
+        .await;
     }
 }
 
@@ -61,11 +70,45 @@ async fn a_lapsed_lease_comes_back_by_itself() {
     a.slicelet.wait_until_owns_any(LONG).await.unwrap();
     pod::until("the lease runs", || a.slicelet.guard(b"alice").is_ok()).await;
     fake.absent(true);
-    pod::until("the lease has run out", || a.slicelet.guard(b"alice").is_err()).await;
+    pod::until("the lease has run out", || {
+        a.slicelet.guard(b"alice").is_err()
+    })
+    .await;
     fake.absent(false);
     pod::until("the lease is back", || a.slicelet.guard(b"alice").is_ok()).await;
     assert!(a.slicelet.stats().lapses >= 1);
     assert_eq!(a.slicelet.stats().registrations, 1, "the session lived on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_assigner_that_names_the_leader_is_enough() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, TargetConfig::default());
+    let follower = fake.follower().await;
+    let a = Pod::start_with(&fake, "cart", |builder| builder.endpoints([follower])).await;
+    pod::until("it is served", || a.slicelet.guard(b"alice").is_ok()).await;
+    let Pod { slicelet, .. } = a;
+    slicelet.close().await.unwrap();
+    assert!(fake.live_sessions("cart").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_line_costs_no_session() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, TargetConfig::default());
+    let a = Pod::start(&fake, "cart").await;
+    pod::until("it is served", || a.slicelet.guard(b"alice").is_ok()).await;
+    let guard = a.slicelet.guard(b"alice").unwrap();
+    for _ in 0..3 {
+        fake.cut();
+        let before = a.slicelet.stats().renewals_answered;
+        pod::until("renewals go on", || {
+            a.slicelet.stats().renewals_answered > before + 1
+        })
+        .await;
+        assert!(guard.verify().is_ok());
+    }
+    assert_eq!(a.slicelet.stats().registrations, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,12 +117,18 @@ async fn a_session_that_expired_is_followed_by_a_new_one_of_the_same_slicelet() 
     fake.create("cart", 1, short_ttl());
     let a = Pod::start(&fake, "cart").await;
     pod::until("it is served", || a.slicelet.guard(b"alice").is_ok()).await;
-    let (guard, first) = (a.slicelet.guard(b"alice").unwrap(), a.slicelet.session().unwrap());
+    let (guard, first) = (
+        a.slicelet.guard(b"alice").unwrap(),
+        a.slicelet.session().unwrap(),
+    );
     fake.expire("cart", first);
     pod::until("the guard is lost", || guard.verify().is_err()).await;
     pod::until("it is served again", || a.slicelet.guard(b"alice").is_ok()).await;
     assert!(a.slicelet.session().unwrap() > first);
-    assert!(guard.verify().is_err(), "a new lease validates no old guard");
+    assert!(
+        guard.verify().is_err(),
+        "a new lease validates no old guard"
+    );
     assert!(a.slicelet.guard(b"alice").unwrap().fencing_token() > guard.fencing_token());
 }
 
@@ -87,7 +136,14 @@ async fn a_session_that_expired_is_followed_by_a_new_one_of_the_same_slicelet() 
 async fn closing_fails_every_check_and_gives_the_slices_away_at_once() {
     let fake = Fake::start().await;
     // Far longer than the test: only the word can free the slices.
-    fake.create("cart", 4, TargetConfig { ttl: Duration::from_secs(300), ..TargetConfig::default() });
+    fake.create(
+        "cart",
+        4,
+        TargetConfig {
+            ttl: Duration::from_secs(300),
+            ..TargetConfig::default()
+        },
+    );
     let a = Pod::start(&fake, "cart").await;
     pod::until("it owns everything", || a.slicelet.owned().len() == 4).await;
     let b = Pod::start(&fake, "cart").await;
@@ -96,17 +152,30 @@ async fn closing_fails_every_check_and_gives_the_slices_away_at_once() {
     let Pod { slicelet, .. } = a;
     slicelet.close().await.unwrap();
     assert!(guard.verify().is_err());
-    pod::until("the other owns everything", || b.slicelet.owned().len() == 4).await;
+    pod::until("the other owns everything", || {
+        b.slicelet.owned().len() == 4
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_slicelet_closes_its_session() {
     let fake = Fake::start().await;
-    fake.create("cart", 1, TargetConfig { ttl: Duration::from_secs(300), ..TargetConfig::default() });
+    fake.create(
+        "cart",
+        1,
+        TargetConfig {
+            ttl: Duration::from_secs(300),
+            ..TargetConfig::default()
+        },
+    );
     let a = Pod::start(&fake, "cart").await;
     pod::until("it is served", || a.slicelet.guard(b"alice").is_ok()).await;
     drop(a);
-    pod::until("the session is closed", || fake.live_sessions("cart").is_empty()).await;
+    pod::until("the session is closed", || {
+        fake.live_sessions("cart").is_empty()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +184,11 @@ async fn a_drain_without_a_successor_says_so_and_serves_on() {
     fake.create("cart", 1, TargetConfig::default());
     let a = Pod::start(&fake, "cart").await;
     pod::until("it is served", || a.slicelet.guard(b"alice").is_ok()).await;
-    let error = a.slicelet.drain(Duration::from_millis(300)).await.unwrap_err();
+    let error = a
+        .slicelet
+        .drain(Duration::from_millis(300))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(a.slicelet.guard(b"alice").is_ok());
 }
@@ -126,10 +199,18 @@ async fn several_slicelets_of_several_targets_live_in_one_process() {
     for target in ["cart", "user"] {
         fake.create(target, 2, TargetConfig::default());
     }
-    let pods = [Pod::start(&fake, "cart").await, Pod::start(&fake, "user").await, Pod::start(&fake, "user").await];
+    let pods = [
+        Pod::start(&fake, "cart").await,
+        Pod::start(&fake, "user").await,
+        Pod::start(&fake, "user").await,
+    ];
     pods[0].slicelet.wait_until_owns_any(LONG).await.unwrap();
-    pod::until("both owners of one target", || pods[1].slicelet.guard(b"x").is_ok() || pods[2].slicelet.guard(b"x").is_ok()).await;
-    let squids: std::collections::BTreeSet<u128> = pods.iter().map(|pod| pod.slicelet.squid().id).collect();
+    pod::until("both owners of one target", || {
+        pods[1].slicelet.guard(b"x").is_ok() || pods[2].slicelet.guard(b"x").is_ok()
+    })
+    .await;
+    let squids: std::collections::BTreeSet<u128> =
+        pods.iter().map(|pod| pod.slicelet.squid().id).collect();
     assert_eq!(squids.len(), 3);
 }
 
@@ -144,11 +225,20 @@ async fn a_request_that_comes_early_waits_at_the_destination() {
     // While this guard is held the source cannot surrender.
     let guard = a.slicelet.guard(b"alice").unwrap();
     let (key, session) = (guard.slice_key(), b.slicelet.session().unwrap());
-    pod::until("the handoff begins", || fake.hand_off("cart", key, session).is_ok()).await;
-    pod::until("the destination knows", || b.slicelet.guard(b"alice").unwrap_err() == GuardError::HandingOver).await;
+    pod::until("the handoff begins", || {
+        fake.hand_off("cart", key, session).is_ok()
+    })
+    .await;
+    pod::until("the destination knows", || {
+        b.slicelet.guard(b"alice").unwrap_err() == GuardError::HandingOver
+    })
+    .await;
     let early = b.slicelet.guard_or_wait(b"alice");
     let (early, ()) = tokio::join!(early, async {
-        pod::until("the source is frozen", || a.slicelet.guard(b"alice").is_err()).await;
+        pod::until("the source is frozen", || {
+            a.slicelet.guard(b"alice").is_err()
+        })
+        .await;
         drop(guard);
     });
     assert!(early.unwrap().verify().is_ok());
@@ -194,9 +284,21 @@ async fn an_application_is_told_before_guards_are_given_and_after_they_have_ende
     let b = Pod::start_with(&fake, "cart", |builder| builder.handler(told_b.clone())).await;
     b.slicelet.ready(LONG).await.unwrap();
     let (key, session) = (SliceKey::MIN, b.slicelet.session().unwrap());
-    pod::until("the handoff begins", || fake.hand_off("cart", key, session).is_ok()).await;
-    pod::until("it is served elsewhere", || b.slicelet.guard(b"alice").is_ok()).await;
-    assert_eq!(told_b.all(), [("prepare", Cause::HandedOver), ("acquire", Cause::HandedOver)]);
+    pod::until("the handoff begins", || {
+        fake.hand_off("cart", key, session).is_ok()
+    })
+    .await;
+    pod::until("it is served elsewhere", || {
+        b.slicelet.guard(b"alice").is_ok()
+    })
+    .await;
+    assert_eq!(
+        told_b.all(),
+        [
+            ("prepare", Cause::HandedOver),
+            ("acquire", Cause::HandedOver)
+        ]
+    );
     pod::until("it is released", || told_a.all().len() == 2).await;
     assert_eq!(told_a.all()[1], ("release", Cause::Surrendered));
     let Pod { slicelet, .. } = b;
@@ -218,9 +320,20 @@ impl Log {
         let (mut open, mut closed, mut until) = (Vec::new(), Vec::new(), 0);
         for event in self.0.lock().unwrap().iter().copied() {
             match event {
-                OwnershipEvent::Begin { slice, token, at_ns } => open.push((slice, token, at_ns)),
-                OwnershipEvent::End { slice, token, at_ns } => {
-                    let at = open.iter().position(|(of, at, _)| (*of, *at) == (slice, token)).unwrap();
+                OwnershipEvent::Begin {
+                    slice,
+                    token,
+                    at_ns,
+                } => open.push((slice, token, at_ns)),
+                OwnershipEvent::End {
+                    slice,
+                    token,
+                    at_ns,
+                } => {
+                    let at = open
+                        .iter()
+                        .position(|(of, at, _)| (*of, *at) == (slice, token))
+                        .unwrap();
                     let (_, _, begin) = open.remove(at);
                     closed.push(Interval::new(slice, begin, at_ns, holder, token));
                 }
@@ -228,7 +341,9 @@ impl Log {
                 OwnershipEvent::Frozen { .. } => {}
             }
         }
-        let left = open.into_iter().map(|(slice, token, begin)| Interval::new(slice, begin, until.max(begin), holder, token));
+        let left = open.into_iter().map(|(slice, token, begin)| {
+            Interval::new(slice, begin, until.max(begin), holder, token)
+        });
         closed.into_iter().chain(left).collect()
     }
 }
@@ -238,24 +353,47 @@ async fn the_logs_of_two_slicelets_never_overlap() {
     let fake = Fake::start().await;
     fake.create("cart", 4, short_ttl());
     let logs = [Log::default(), Log::default()];
-    let a = Pod::start_with(&fake, "cart", |builder| builder.on_ownership(logs[0].hook())).await;
+    let a = Pod::start_with(&fake, "cart", |builder| {
+        builder.on_ownership(logs[0].hook())
+    })
+    .await;
     pod::until("it owns everything", || a.slicelet.owned().len() == 4).await;
-    let b = Pod::start_with(&fake, "cart", |builder| builder.on_ownership(logs[1].hook())).await;
+    let b = Pod::start_with(&fake, "cart", |builder| {
+        builder.on_ownership(logs[1].hook())
+    })
+    .await;
     b.slicelet.ready(LONG).await.unwrap();
     for n in 0..10u8 {
         let key = a.slicelet.slice_key(&[n]);
         let owner = fake.owner("cart", key).unwrap().1.session;
-        let to = if Some(owner) == a.slicelet.session() { &b } else { &a };
+        let to = if Some(owner) == a.slicelet.session() {
+            &b
+        } else {
+            &a
+        };
         let session = to.slicelet.session().unwrap();
-        pod::until("the handoff begins", || fake.hand_off("cart", key, session).is_ok()).await;
+        pod::until("the handoff begins", || {
+            fake.hand_off("cart", key, session).is_ok()
+        })
+        .await;
         pod::until("the handoff ends", || !fake.has_open_handoff("cart")).await;
     }
     // A pod that lapses and expires, not asked.
     fake.silence(true);
-    pod::until("the sessions have expired", || fake.live_sessions("cart").is_empty()).await;
+    pod::until("the sessions have expired", || {
+        fake.live_sessions("cart").is_empty()
+    })
+    .await;
     fake.silence(false);
-    pod::until("it is served again", || a.slicelet.owned().len() + b.slicelet.owned().len() == 4).await;
-    let intervals: Vec<Interval> = logs.iter().zip(1..).flat_map(|(log, holder)| log.intervals(holder)).collect();
+    pod::until("it is served again", || {
+        a.slicelet.owned().len() + b.slicelet.owned().len() == 4
+    })
+    .await;
+    let intervals: Vec<Interval> = logs
+        .iter()
+        .zip(1..)
+        .flat_map(|(log, holder)| log.intervals(holder))
+        .collect();
     assert!(intervals.len() >= 14, "{intervals:?}");
     assert_eq!(violations(&intervals, 10), vec![]);
 }

@@ -33,17 +33,26 @@ impl Counter for Counters {
         let mut counters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let value = counters.entry(request.into_inner().key).or_default();
         *value += 1;
-        Ok(Response::new(Count { value: *value, token }))
+        Ok(Response::new(Count {
+            value: *value,
+            token,
+        }))
     }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9001".to_owned());
-    let slicelet = Slicelet::builder("counter").endpoints(["127.0.0.1:7400"]).advertise(&address).start()?;
+    let address = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "127.0.0.1:9001".to_owned());
+    let slicelet = Slicelet::builder("counter")
+        .endpoints(["127.0.0.1:7400"])
+        .advertise(&address)
+        .start()?;
     let slicelet = Arc::new(slicelet);
 
-    let counters = OwnershipLayer::new(Arc::clone(&slicelet)).layer(CounterServer::new(Counters::default()));
+    let counters =
+        OwnershipLayer::new(Arc::clone(&slicelet)).layer(CounterServer::new(Counters::default()));
     let server = tonic::transport::Server::builder()
         .add_service(slicelet.peer_service().into_server())
         .add_service(counters)

@@ -1,7 +1,11 @@
 //! The gRPC of the example, as `tonic-build` would generate it from
 //! `service Counter { rpc Increment(Increment) returns (Count); }`.
 
-#![allow(dead_code, missing_docs, reason = "stands for generated code; not every user needs both sides")]
+#![allow(
+    dead_code,
+    missing_docs,
+    reason = "stands for generated code; not every user needs both sides"
+)]
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -101,9 +105,17 @@ where
         Self(tonic::client::Grpc::new(channel))
     }
 
-    pub async fn increment(&mut self, request: Request<Increment>) -> Result<Response<Count>, Status> {
-        self.0.ready().await.map_err(|error| Status::unknown(error.into().to_string()))?;
+    pub async fn increment(
+        &mut self,
+        request: Request<Increment>,
+    ) -> Result<Response<Count>, Status> {
+        self.0
+            .ready()
+            .await
+            .map_err(|error| Status::unknown(error.into().to_string()))?;
         let path = http::uri::PathAndQuery::from_static(INCREMENT);
-        self.0.unary(request, path, ProstCodec::<Increment, Count>::default()).await
+        self.0
+            .unary(request, path, ProstCodec::<Increment, Count>::default())
+            .await
     }
 }

@@ -52,7 +52,8 @@ impl Clerk {
             let serial = self.inner.published.load().serial;
             let Some(route) = self.route_slice_key(key) else {
                 journey.last = Error::new(ErrorKind::NotOwner, format!("nobody serves {key}"));
-                self.pause(&mut journey, serial, Verdict::Newer(None)).await?;
+                self.pause(&mut journey, serial, Verdict::Newer(None))
+                    .await?;
                 continue;
             };
             let channel = match self.inner.pool.get(route.address.as_str()).await {
@@ -69,11 +70,20 @@ impl Clerk {
                 Ok(reply) => return Ok(reply),
                 Err(status) => status,
             };
-            let verdict = self.judge(&status);
+            let mut verdict = self.judge(&status);
             if matches!(verdict, Verdict::Later | Verdict::Over(_)) {
                 self.report_failure(session);
             }
-            journey.last = Error::with_status(ErrorKind::Unavailable, "the key is not served", status);
+            // The map may have learnt by itself while the request was under way.
+            let elsewhere = || {
+                self.route_slice_key(key)
+                    .is_some_and(|route| route.session != session)
+            };
+            if matches!(verdict, Verdict::Later | Verdict::Newer(_)) && elsewhere() {
+                verdict = Verdict::Again;
+            }
+            journey.last =
+                Error::with_status(ErrorKind::Unavailable, "the key is not served", status);
             self.pause(&mut journey, serial, verdict).await?;
         }
     }
@@ -81,20 +91,23 @@ impl Clerk {
     /// What a status means, and learns from it.
     pub(crate) fn judge(&self, status: &Status) -> Verdict {
         match Redirect::from_status(status) {
-            Some(Ok(Redirect::Unavailable(UnavailableReason::Interrupted))) => {
-                Verdict::Over(Error::with_status(ErrorKind::Indeterminate, "interrupted", status.clone()))
+            Some(Ok(Redirect::Unavailable(UnavailableReason::Interrupted))) => Verdict::Over(
+                Error::with_status(ErrorKind::Indeterminate, "interrupted", status.clone()),
+            ),
+            Some(Ok(redirect @ Redirect::Moved(_))) if self.learn(&redirect) => Verdict::Again,
+            Some(Ok(Redirect::NotOwner { generation })) if generation > self.generation() => {
+                Verdict::Newer(generation)
             }
-            Some(Ok(redirect @ Redirect::Moved(_))) => {
-                if self.learn(&redirect) { Verdict::Again } else { Verdict::Later }
-            }
-            Some(Ok(Redirect::NotOwner { generation })) if generation > self.generation() => Verdict::Newer(generation),
             // The pod knows less than the map, and will learn.
-            Some(Ok(Redirect::NotOwner { .. } | Redirect::Unavailable(_))) => Verdict::Later,
+            Some(Ok(_)) => Verdict::Later,
             Some(Err(error)) => Verdict::Over(Error::new(ErrorKind::Internal, error.to_string())),
-            None if was_not_sent(status) => Verdict::Later,
+            None if was_not_executed(status) => Verdict::Later,
             None => {
                 let kind = match status.code() {
-                    Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => ErrorKind::Indeterminate,
+                    Code::Unavailable
+                    | Code::Unknown
+                    | Code::Cancelled
+                    | Code::DeadlineExceeded => ErrorKind::Indeterminate,
                     Code::Internal | Code::DataLoss => ErrorKind::Internal,
                     Code::ResourceExhausted => ErrorKind::Unavailable,
                     _ => ErrorKind::Invalid,
@@ -105,10 +118,16 @@ impl Clerk {
     }
 
     /// Waits as `verdict` says; an error when the call is over or out of time.
-    pub(crate) async fn pause(&self, journey: &mut Journey, serial: u64, verdict: Verdict) -> Result<(), Error> {
+    pub(crate) async fn pause(
+        &self,
+        journey: &mut Journey,
+        serial: u64,
+        verdict: Verdict,
+    ) -> Result<(), Error> {
         journey.hops += 1;
         let left = journey.until.saturating_duration_since(Instant::now());
-        let give_up = left.is_zero() || journey.hops > MOST_HOPS && !matches!(verdict, Verdict::Later | Verdict::Newer(_));
+        let give_up = left.is_zero()
+            || journey.hops > MOST_HOPS && !matches!(verdict, Verdict::Later | Verdict::Newer(_));
         match verdict {
             Verdict::Over(error) => return Err(error),
             _ if give_up => return Err(journey.last.clone()),
@@ -130,11 +149,21 @@ impl Clerk {
     }
 }
 
-/// Whether the request certainly never reached a server.
-fn was_not_sent(status: &Status) -> bool {
+/// Whether the request was certainly not executed: it was never sent, or the server said that it
+/// did not take it on.
+fn was_not_executed(status: &Status) -> bool {
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
-        if error.is::<tonic::ConnectError>() {
+        let never_sent = error.is::<tonic::ConnectError>()
+            || error
+                .downcast_ref::<hyper::Error>()
+                .is_some_and(hyper::Error::is_canceled);
+        // Of the streams that a GOAWAY leaves open, none ends with an error of it.
+        let not_taken = error.downcast_ref::<h2::Error>().is_some_and(|error| {
+            error.is_remote()
+                && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+        });
+        if never_sent || not_taken {
             return true;
         }
         cause = error.source();
@@ -153,6 +182,11 @@ pub(crate) struct Journey {
 impl Journey {
     pub(crate) fn new(until: Instant) -> Self {
         let last = Error::new(ErrorKind::Unavailable, "the call had no time");
-        Self { until, hops: 0, pause: FIRST_PAUSE, last }
+        Self {
+            until,
+            hops: 0,
+            pause: FIRST_PAUSE,
+            last,
+        }
     }
 }

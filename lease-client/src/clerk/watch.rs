@@ -20,7 +20,11 @@ pub(super) async fn run(clerk: Weak<Inner>, mut endpoints: Endpoints, client_nam
         let Some(inner) = clerk.upgrade() else { return };
         let known = inner.known().router.generation().filter(|_| !resync);
         resync = false;
-        let request = WatchRequest { target: inner.target.clone(), known, client_name: client_name.clone() };
+        let request = WatchRequest {
+            target: inner.target.clone(),
+            known,
+            client_name: client_name.clone(),
+        };
         let pool = inner.pool.clone();
         drop(inner);
         let opened = timeout(OPEN_TIMEOUT, open(&pool, endpoints.current(), &request)).await;
@@ -49,9 +53,12 @@ async fn open(
     request: &WatchRequest,
 ) -> Result<tonic::Streaming<pb::WatchReply>, crate::Error> {
     let channel = pool.get(address).await?;
-    let mut client = WatchClient::new(channel).max_decoding_message_size(limits::VIEW_BYTES + limits::MESSAGE_BYTES);
+    let mut client = WatchClient::new(channel)
+        .max_decoding_message_size(limits::VIEW_BYTES + limits::MESSAGE_BYTES);
     let stream = client.watch(pb::WatchRequest::from(request)).await;
-    stream.map(tonic::Response::into_inner).map_err(|status| crate::Error::from_assigner("watching", status))
+    stream
+        .map(tonic::Response::into_inner)
+        .map_err(|status| crate::Error::from_assigner("watching", status))
 }
 
 enum Ended {
@@ -67,7 +74,9 @@ async fn follow(
     mut stream: tonic::Streaming<pb::WatchReply>,
 ) -> Ended {
     loop {
-        let Some(inner) = clerk.upgrade() else { return Ended::Abandoned };
+        let Some(inner) = clerk.upgrade() else {
+            return Ended::Abandoned;
+        };
         let message = tokio::select! {
             message = stream.message() => message,
             () = inner.lagging.notified() => return Ended::Failed,
@@ -101,7 +110,8 @@ impl Inner {
     /// Waits until something newer than `serial` is published, at least of `generation`.
     pub(super) async fn newer(&self, serial: u64, generation: Option<Generation>) {
         let mut changed = self.changed.subscribe();
-        let new_enough = |now: &u64| *now > serial && generation <= self.published.load().table.generation();
+        let new_enough =
+            |now: &u64| *now > serial && generation <= self.published.load().table.generation();
         // The sender lives in `self`.
         let _ = changed.wait_for(new_enough).await;
     }

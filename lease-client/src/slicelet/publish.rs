@@ -63,7 +63,12 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn new(shared: Arc<Shared>, waiter: Waiter, log: Option<OwnershipLog>, acquires: bool) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        waiter: Waiter,
+        log: Option<OwnershipLog>,
+        acquires: bool,
+    ) -> Self {
         Self {
             shared,
             waiter,
@@ -90,7 +95,10 @@ impl Publisher {
     pub(super) fn publish(&mut self, holder: &Holder, shut: bool) -> Changes {
         let shared = Arc::clone(&self.shared);
         // While this is held, dropping the Slicelet cannot come between the steps.
-        let stopped = shared.stopped.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let stopped = shared
+            .stopped
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let shut = shut || *stopped;
         let session = holder.session().filter(|_| !shut);
         let mut changes = Changes::default();
@@ -104,7 +112,10 @@ impl Publisher {
             (false, None) => Phase::Starting,
             (false, Some(_)) => Phase::Serving,
         };
-        *shared.generation.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+        *shared
+            .generation
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) =
             holder.view().map(|view| view.generation);
         let local = if shut { &[] } else { holder.local() };
         if local != self.local.as_slice() || phase != self.phase {
@@ -121,7 +132,10 @@ impl Publisher {
     /// Guards are given after the application's call number `call` has returned.
     pub(super) fn acquired(&mut self, call: u64) {
         let shared = Arc::clone(&self.shared);
-        let stopped = shared.stopped.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let stopped = shared
+            .stopped
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if *stopped {
             return;
         }
@@ -139,7 +153,10 @@ impl Publisher {
 
     /// Whether no guard is in flight in any cell of `slice`.
     pub(super) fn is_drained(&self, slice: Slice) -> bool {
-        self.held.iter().filter(|held| held.slice.overlaps(slice)).all(|held| held.cells().all(Cell::is_idle))
+        self.held
+            .iter()
+            .filter(|held| held.slice.overlaps(slice))
+            .all(|held| held.cells().all(Cell::is_idle))
     }
 
     /// Cuts off the guards in flight in `slice`.
@@ -151,7 +168,10 @@ impl Publisher {
 
     /// Slices with the number of guards asked for since the last call.
     pub(super) fn take_load(&self) -> Vec<(Slice, u64)> {
-        self.held.iter().map(|held| (held.slice, held.cells().map(Cell::take_asked).sum())).collect()
+        self.held
+            .iter()
+            .map(|held| (held.slice, held.cells().map(Cell::take_asked).sum()))
+            .collect()
     }
 
     /// How many slices are owned.
@@ -167,7 +187,11 @@ impl Publisher {
         }
         let held = std::mem::take(&mut self.held);
         self.local.clear();
-        self.phase = if shut { Phase::Stopped } else { Phase::Starting };
+        self.phase = if shut {
+            Phase::Stopped
+        } else {
+            Phase::Starting
+        };
         self.store_table();
         let cause = if shut { Cause::Shutdown } else { Cause::Lost };
         for held in held {
@@ -177,11 +201,15 @@ impl Publisher {
 
     /// Makes the cells of `local` and stores the table; then closes the cells that are left.
     fn replace(&mut self, local: Vec<Local>, changes: &mut Changes) {
-        let mut old: BTreeMap<SliceKey, Held> =
-            std::mem::take(&mut self.held).into_iter().map(|held| (held.slice.first(), held)).collect();
+        let mut old: BTreeMap<SliceKey, Held> = std::mem::take(&mut self.held)
+            .into_iter()
+            .map(|held| (held.slice.first(), held))
+            .collect();
         let (mut held, mut begun, mut frozen) = (Vec::new(), Vec::new(), Vec::new());
         for part in local.iter().filter(|part| owns(&part.part)) {
-            let same = |old: &Held| old.slice == part.slice && old.epoch == part.epoch && old.cell.is_valid();
+            let same = |old: &Held| {
+                old.slice == part.slice && old.epoch == part.epoch && old.cell.is_valid()
+            };
             if old.get(&part.slice.first()).is_some_and(same)
                 && let Some(known) = old.remove(&part.slice.first())
             {
@@ -200,12 +228,14 @@ impl Publisher {
         self.log_frozen(&frozen);
         self.store_table();
         for held in self.held.iter().filter(|held| held.frozen) {
-            held.cells().for_each(|cell| cell.freeze(Arc::clone(&self.waiter)));
+            held.cells()
+                .for_each(|cell| cell.freeze(Arc::clone(&self.waiter)));
         }
         for old in old.into_values() {
             if self.still_owned(old.slice) {
                 // Split or merged: guards in flight stay valid, new ones go to the new cells.
-                old.cells().for_each(|cell| cell.freeze(Arc::clone(&self.waiter)));
+                old.cells()
+                    .for_each(|cell| cell.freeze(Arc::clone(&self.waiter)));
                 self.log_end(old.slice, old.epoch);
             } else {
                 let cause = self.cause_of_loss(old.slice, &before);
@@ -238,7 +268,10 @@ impl Publisher {
             acquiring: Vec::new(),
         };
         let parents = || {
-            let first = old.range(..part.slice.first()).next_back().map_or(part.slice.first(), |(first, _)| *first);
+            let first = old
+                .range(..part.slice.first())
+                .next_back()
+                .map_or(part.slice.first(), |(first, _)| *first);
             let touched = old.range(first..=part.slice.last()).map(|(_, held)| held);
             touched.filter(|old| old.slice.overlaps(part.slice) && old.cell.is_valid())
         };
@@ -248,14 +281,23 @@ impl Publisher {
             held.acquiring.extend(&parent.acquiring);
         }
         if parents().next().is_none() {
-            let arriving = self.local.iter().any(|old| old.slice.overlaps(part.slice) && matches!(old.part, Part::Arriving(_)));
+            let arriving = self
+                .local
+                .iter()
+                .any(|old| old.slice.overlaps(part.slice) && matches!(old.part, Part::Arriving(_)));
             if arriving {
                 self.shared.counters.handoffs_in.add(1);
             }
             if self.acquires {
-                let cause = if arriving { Cause::HandedOver } else { Cause::Granted };
+                let cause = if arriving {
+                    Cause::HandedOver
+                } else {
+                    Cause::Granted
+                };
                 held.acquiring.push(self.next_call);
-                changes.acquire.push((self.next_call, info(part.slice, part.epoch, cause)));
+                changes
+                    .acquire
+                    .push((self.next_call, info(part.slice, part.epoch, cause)));
                 self.next_call += 1;
             }
         }
@@ -282,9 +324,18 @@ impl Publisher {
     }
 
     fn cause_of_loss(&self, slice: Slice, before: &[Local]) -> Cause {
-        let gone = self.local.iter().any(|now| now.slice.overlaps(slice) && matches!(now.part, Part::Gone(_)));
-        let frozen = before.iter().any(|then| then.slice.overlaps(slice) && matches!(then.part, Part::Frozen(_)));
-        if gone || frozen { Cause::Surrendered } else { Cause::Lost }
+        let gone = self
+            .local
+            .iter()
+            .any(|now| now.slice.overlaps(slice) && matches!(now.part, Part::Gone(_)));
+        let frozen = before
+            .iter()
+            .any(|then| then.slice.overlaps(slice) && matches!(then.part, Part::Frozen(_)));
+        if gone || frozen {
+            Cause::Surrendered
+        } else {
+            Cause::Lost
+        }
     }
 
     /// From here on no guard of the slice verifies.
@@ -302,29 +353,54 @@ impl Publisher {
     pub(super) fn store_table(&self) {
         let mut held = self.held.iter().peekable();
         let rows = self.local.iter().map(|part| {
-            while held.next_if(|held| held.slice.last() < part.slice.first()).is_some() {}
+            while held
+                .next_if(|held| held.slice.last() < part.slice.first())
+                .is_some()
+            {}
             let entry = match &part.part {
                 Part::Gone(moved) => Entry::Gone(Arc::new(moved.as_ref().clone())),
                 Part::Frozen(_) | Part::Arriving(_) => Entry::Wait,
                 Part::Owner | Part::Replica => match held.peek() {
-                    Some(held) if held.slice == part.slice && held.is_open() => Entry::Open(held.cell.cell()),
+                    Some(held) if held.slice == part.slice && held.is_open() => {
+                        Entry::Open(held.cell.cell())
+                    }
                     _ => Entry::Wait,
                 },
             };
-            Row { slice: part.slice, epoch: part.epoch, entry }
+            Row {
+                slice: part.slice,
+                epoch: part.epoch,
+                entry,
+            }
         });
         let rows = rows.collect();
-        let keep = self.held.iter().map(|held| Arc::clone(&held.cell)).collect();
+        let keep = self
+            .held
+            .iter()
+            .map(|held| Arc::clone(&held.cell))
+            .collect();
         let fenced = self.on_lapse == OnLapse::ServeFenced;
-        let table = Table::new(self.phase, self.key_hash, fenced, self.lease.clone(), rows, keep);
+        let table = Table::new(
+            self.phase,
+            self.key_hash,
+            fenced,
+            self.lease.clone(),
+            rows,
+            keep,
+        );
         self.shared.table.store(Arc::new(table));
         self.shared.published.notify_waiters();
     }
 
     fn set_deadline(&mut self, deadline: Option<ClockTime>) {
-        let Some(lease) = self.lease.clone() else { return };
+        let Some(lease) = self.lease.clone() else {
+            return;
+        };
         let lease = lease.lease();
-        let (known, wanted) = (lease.deadline(), deadline.unwrap_or(ClockTime::from_nanos(0)));
+        let (known, wanted) = (
+            lease.deadline(),
+            deadline.unwrap_or(ClockTime::from_nanos(0)),
+        );
         if known == wanted {
             return;
         }
@@ -334,13 +410,18 @@ impl Publisher {
             self.log_begins(&resumed);
         }
         if let Some(log) = &mut self.log {
-            log(OwnershipEvent::Extended { until_ns: wanted.as_nanos() });
+            log(OwnershipEvent::Extended {
+                until_ns: wanted.as_nanos(),
+            });
         }
         lease.set(wanted);
     }
 
     fn open_slices(&self) -> impl Iterator<Item = (Slice, Epoch)> {
-        self.held.iter().filter(|held| held.acquiring.is_empty()).map(|held| (held.slice, held.epoch))
+        self.held
+            .iter()
+            .filter(|held| held.acquiring.is_empty())
+            .map(|held| (held.slice, held.epoch))
     }
 
     /// If the lease had run out: says that what was served then ended.
@@ -352,7 +433,11 @@ impl Publisher {
         let open: Vec<_> = self.open_slices().collect();
         if let Some(log) = &mut self.log {
             for (slice, epoch) in open {
-                log(OwnershipEvent::End { slice, token: epoch.token(), at_ns: deadline.as_nanos() });
+                log(OwnershipEvent::End {
+                    slice,
+                    token: epoch.token(),
+                    at_ns: deadline.as_nanos(),
+                });
             }
         }
         true
@@ -362,7 +447,11 @@ impl Publisher {
         if let Some(log) = self.log.as_mut().filter(|_| !begun.is_empty()) {
             let at_ns = self.shared.clock.stamp_ns();
             for (slice, epoch) in begun {
-                log(OwnershipEvent::Begin { slice: *slice, token: epoch.token(), at_ns });
+                log(OwnershipEvent::Begin {
+                    slice: *slice,
+                    token: epoch.token(),
+                    at_ns,
+                });
             }
         }
     }
@@ -371,14 +460,22 @@ impl Publisher {
         if let Some(log) = self.log.as_mut().filter(|_| !frozen.is_empty()) {
             let at_ns = self.shared.clock.stamp_ns();
             for (slice, epoch) in frozen {
-                log(OwnershipEvent::Frozen { slice: *slice, token: epoch.token(), at_ns });
+                log(OwnershipEvent::Frozen {
+                    slice: *slice,
+                    token: epoch.token(),
+                    at_ns,
+                });
             }
         }
     }
 
     fn log_end(&mut self, slice: Slice, epoch: Epoch) {
         if let Some(log) = &mut self.log {
-            log(OwnershipEvent::End { slice, token: epoch.token(), at_ns: self.shared.clock.stamp_ns() });
+            log(OwnershipEvent::End {
+                slice,
+                token: epoch.token(),
+                at_ns: self.shared.clock.stamp_ns(),
+            });
         }
     }
 }
@@ -396,5 +493,10 @@ fn owns(part: &Part) -> bool {
 }
 
 fn info(slice: Slice, epoch: Epoch, cause: Cause) -> SliceInfo {
-    SliceInfo { slice, epoch, token: epoch.token(), cause }
+    SliceInfo {
+        slice,
+        epoch,
+        token: epoch.token(),
+        cause,
+    }
 }

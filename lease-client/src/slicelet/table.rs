@@ -79,7 +79,9 @@ impl Table {
     #[inline]
     fn find(&self, key: SliceKey) -> Option<&Row> {
         let at = self.starts.partition_point(|start| *start <= key.as_u64());
-        self.rows.get(at.checked_sub(1)?).filter(|row| key <= row.slice.last())
+        self.rows
+            .get(at.checked_sub(1)?)
+            .filter(|row| key <= row.slice.last())
     }
 
     /// The ownership check. `Err(None)` when the cell refused: a newer table may say more.
@@ -97,7 +99,11 @@ impl Table {
                 return Ok(guard);
             }
             // Dropped here, the guard counts itself out again.
-            return if self.serve_fenced { Ok(guard.into_fenced()) } else { Err(Some(GuardError::Lapsed)) };
+            return if self.serve_fenced {
+                Ok(guard.into_fenced())
+            } else {
+                Err(Some(GuardError::Lapsed))
+            };
         }
         Err(Some(self.refusal(key)))
     }
@@ -115,7 +121,10 @@ impl Table {
 
     /// The slices that are open to guards.
     pub(crate) fn open(&self) -> impl Iterator<Item = (Slice, Epoch)> {
-        self.rows.iter().filter(|row| matches!(row.entry, Entry::Open(_))).map(|row| (row.slice, row.epoch))
+        self.rows
+            .iter()
+            .filter(|row| matches!(row.entry, Entry::Open(_)))
+            .map(|row| (row.slice, row.epoch))
     }
 
     /// Lets the lease run out now: nothing is served by this table any more.

@@ -30,11 +30,21 @@ fn world_with(config: TargetConfig, slices: u32) -> World {
     let shared = Clock::Other(Arc::new(clock.clone()));
     let mut offline = Offline::new(shared, config, slices, Some(hook)).unwrap();
     offline.renew();
-    World { clock, offline, log }
+    World {
+        clock,
+        offline,
+        log,
+    }
 }
 
 fn world() -> World {
-    world_with(TargetConfig { ttl: TTL, ..TargetConfig::default() }, 1)
+    world_with(
+        TargetConfig {
+            ttl: TTL,
+            ..TargetConfig::default()
+        },
+        1,
+    )
 }
 
 fn key(n: u64) -> SliceKey {
@@ -58,7 +68,10 @@ impl World {
 
     fn plan(&mut self, step: PlanStep) {
         let reply = self.offline.plan(vec![step]);
-        assert!(matches!(&reply, Reply::Plan(results) if results[0].is_ok()), "{reply:?}");
+        assert!(
+            matches!(&reply, Reply::Plan(results) if results[0].is_ok()),
+            "{reply:?}"
+        );
         self.renew();
     }
 
@@ -69,9 +82,19 @@ impl World {
         let (slice, assigned) = view.get(key(n));
         let from = assigned.owner.unwrap();
         self.plan(PlanStep::BeginHandoff { slice, from, to });
-        let handoff = self.offline.holder().view().unwrap().get(key(n)).1.handoff.unwrap().id;
+        let handoff = self
+            .offline
+            .holder()
+            .view()
+            .unwrap()
+            .get(key(n))
+            .1
+            .handoff
+            .unwrap()
+            .id;
         let from = self.me();
-        self.offline.input(Input::Ready(Ready { handoff, from, to }));
+        self.offline
+            .input(Input::Ready(Ready { handoff, from, to }));
         handoff
     }
 
@@ -104,7 +127,11 @@ fn a_renewal_that_comes_late_validates_the_guards_again() {
 
 #[test]
 fn what_may_be_served_fenced_after_the_lease_says_so() {
-    let config = TargetConfig { ttl: TTL, on_lapse: OnLapse::ServeFenced, ..TargetConfig::default() };
+    let config = TargetConfig {
+        ttl: TTL,
+        on_lapse: OnLapse::ServeFenced,
+        ..TargetConfig::default()
+    };
     let world = world_with(config, 1);
     assert!(!world.guard(7).unwrap().is_fenced());
     world.clock.advance(TTL);
@@ -139,7 +166,9 @@ fn a_frozen_slice_takes_no_guard_and_waits_for_those_in_flight() {
     drop(guard);
     assert!(world.offline.publisher().is_drained(world.slice_of(7)));
     world.offline.input(Input::Drained(handoff, Digest::EMPTY));
-    assert!(matches!(world.guard(7).unwrap_err(), GuardError::Moved(moved) if moved.handoff == handoff));
+    assert!(
+        matches!(world.guard(7).unwrap_err(), GuardError::Moved(moved) if moved.handoff == handoff)
+    );
 }
 
 #[test]
@@ -166,13 +195,20 @@ fn a_split_keeps_guards_valid_and_either_half_waits_for_them() {
     let mut world = world();
     let guard = world.guard(7).unwrap();
     let owner = world.offline.holder().view().unwrap().get(key(7)).1.owner;
-    world.plan(PlanStep::Split { slice: Slice::ALL, owner, at: key(1 << 63) });
+    world.plan(PlanStep::Split {
+        slice: Slice::ALL,
+        owner,
+        at: key(1 << 63),
+    });
     assert!(guard.verify().is_ok());
     assert_eq!(world.guard(7).unwrap().epoch(), guard.epoch());
     let other = world.guard(u64::MAX).unwrap();
     world.freeze(7);
     assert!(world.guard(7).is_err() && world.guard(u64::MAX).is_ok());
-    assert!(!world.offline.publisher().is_drained(world.slice_of(7)), "the guard was given for all keys");
+    assert!(
+        !world.offline.publisher().is_drained(world.slice_of(7)),
+        "the guard was given for all keys"
+    );
     drop(guard);
     assert!(world.offline.publisher().is_drained(world.slice_of(7)));
     assert!(other.verify().is_ok());
@@ -180,7 +216,13 @@ fn a_split_keeps_guards_valid_and_either_half_waits_for_them() {
 
 #[test]
 fn a_merge_keeps_guards_valid_and_raises_the_token() {
-    let mut world = world_with(TargetConfig { ttl: TTL, ..TargetConfig::default() }, 2);
+    let mut world = world_with(
+        TargetConfig {
+            ttl: TTL,
+            ..TargetConfig::default()
+        },
+        2,
+    );
     let guard = world.guard(7).unwrap();
     let (left, right) = (world.slice_of(7), world.slice_of(u64::MAX));
     let owner = world.me();
@@ -203,22 +245,38 @@ fn a_dropped_slicelet_serves_nothing_at_once() {
 
 #[test]
 fn an_eventual_target_is_served_without_a_lease_until_it_is_armed() {
-    let config = TargetConfig { ttl: TTL, consistency: Consistency::Eventual, ..TargetConfig::default() };
+    let config = TargetConfig {
+        ttl: TTL,
+        consistency: Consistency::Eventual,
+        ..TargetConfig::default()
+    };
     let mut world = world_with(config, 1);
     world.clock.advance(TTL * 100);
     let guard = world.guard(7).unwrap();
     assert!(guard.verify().is_ok());
-    let change = TargetChange { consistency: Some(Consistency::Strong), ..TargetChange::default() };
+    let change = TargetChange {
+        consistency: Some(Consistency::Strong),
+        ..TargetChange::default()
+    };
     world.offline.update(change);
     world.offline.renew();
-    assert!(guard.verify().is_ok(), "the lease was renewed with the view that began to check it");
+    assert!(
+        guard.verify().is_ok(),
+        "the lease was renewed with the view that began to check it"
+    );
     world.clock.advance(TTL);
     assert_eq!(guard.verify(), Err(Lost::Lapsed));
 }
 
 #[test]
 fn parts_that_are_published_are_those_of_the_holder() {
-    let mut world = world_with(TargetConfig { ttl: TTL, ..TargetConfig::default() }, 4);
+    let mut world = world_with(
+        TargetConfig {
+            ttl: TTL,
+            ..TargetConfig::default()
+        },
+        4,
+    );
     world.freeze(7);
     for local in world.offline.holder().local() {
         let given = world.offline.slicelet.guard_slice_key(local.slice.first());
@@ -235,11 +293,25 @@ fn the_log_bounds_what_was_served_by_the_lease() {
     let log = world.log.lock().unwrap();
     let until = begin + TTL.as_nanos() as u64;
     let now = begin + 2 * TTL.as_nanos() as u64;
-    assert!(matches!(log[0], OwnershipEvent::Begin { at_ns, .. } if at_ns == begin), "{log:?}");
+    assert!(
+        matches!(log[0], OwnershipEvent::Begin { at_ns, .. } if at_ns == begin),
+        "{log:?}"
+    );
     assert_eq!(log[1], OwnershipEvent::Extended { until_ns: until });
-    assert!(matches!(log[2], OwnershipEvent::End { at_ns, .. } if at_ns == until), "{log:?}");
-    assert!(matches!(log[3], OwnershipEvent::Begin { at_ns, .. } if at_ns == now), "{log:?}");
-    assert_eq!(log[4], OwnershipEvent::Extended { until_ns: until + 2 * TTL.as_nanos() as u64 });
+    assert!(
+        matches!(log[2], OwnershipEvent::End { at_ns, .. } if at_ns == until),
+        "{log:?}"
+    );
+    assert!(
+        matches!(log[3], OwnershipEvent::Begin { at_ns, .. } if at_ns == now),
+        "{log:?}"
+    );
+    assert_eq!(
+        log[4],
+        OwnershipEvent::Extended {
+            until_ns: until + 2 * TTL.as_nanos() as u64
+        }
+    );
 }
 
 #[tokio::test]
@@ -252,7 +324,10 @@ async fn requests_that_wait_at_the_source_are_told_where_the_slice_went() {
     assert!(futures::poll!(waiting.as_mut()).is_pending());
     world.offline.input(Input::Drained(handoff, Digest::EMPTY));
     let refused = waiting.await.unwrap_err();
-    assert!(matches!(&refused, GuardError::Moved(moved) if moved.handoff == handoff), "{refused:?}");
+    assert!(
+        matches!(&refused, GuardError::Moved(moved) if moved.handoff == handoff),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]
@@ -260,11 +335,16 @@ async fn no_more_requests_wait_than_there_are_places() {
     let mut world = world();
     world.freeze(7);
     let slicelet = Arc::clone(&world.offline.slicelet);
-    let mut waiting: Vec<_> = (0..16).map(|_| Box::pin(slicelet.guard_slice_key_or_wait(key(7)))).collect();
+    let mut waiting: Vec<_> = (0..16)
+        .map(|_| Box::pin(slicelet.guard_slice_key_or_wait(key(7))))
+        .collect();
     for request in &mut waiting {
         assert!(futures::poll!(request).is_pending());
     }
-    assert_eq!(slicelet.guard_slice_key_or_wait(key(7)).await.unwrap_err(), GuardError::TooManyWaiting);
+    assert_eq!(
+        slicelet.guard_slice_key_or_wait(key(7)).await.unwrap_err(),
+        GuardError::TooManyWaiting
+    );
     drop(waiting.pop());
     assert!(futures::poll!(Box::pin(slicelet.guard_slice_key_or_wait(key(7)))).is_pending());
 }

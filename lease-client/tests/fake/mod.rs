@@ -1,6 +1,10 @@
 //! A small Assigner for this crate's own tests: one node, nothing stored, the real machines.
 
-#![allow(dead_code, clippy::unwrap_used, reason = "shared by several test files")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "shared by several test files"
+)]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,8 +22,8 @@ use leasehold_client::proto::wire::pb::sessions_server::{Sessions, SessionsServe
 use leasehold_client::proto::wire::pb::watch_server::{Watch, WatchServer};
 use leasehold_client::proto::wire::status::Refusal;
 use leasehold_client::proto::wire::{
-    self, AssignerMessage, CloseRequest, ClosedReason, DrainRequest, RefusedReason, RegisterReply, RegisterRequest,
-    SliceletMessage, WatchRequest, pb,
+    self, AssignerMessage, CloseRequest, ClosedReason, DrainRequest, RefusedReason, RegisterReply,
+    RegisterRequest, SliceletMessage, WatchRequest, pb,
 };
 use leasehold_client::proto::{Generation, LogId, SessionId, Slice, SliceKey, TargetName};
 use tokio::sync::mpsc;
@@ -76,7 +80,10 @@ impl Fake {
             absent: false,
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let fake = Fake { state: Arc::new(Mutex::new(state)), address: listener.local_addr().unwrap() };
+        let fake = Fake {
+            state: Arc::new(Mutex::new(state)),
+            address: listener.local_addr().unwrap(),
+        };
         let server = tonic::transport::Server::builder()
             .add_service(SessionsServer::new(fake.clone()))
             .add_service(WatchServer::new(fake.clone()))
@@ -98,12 +105,28 @@ impl Fake {
         self.state.lock().unwrap()
     }
 
+    /// The address of an Assigner that does not lead but knows that this one does.
+    pub async fn follower(&self) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = tonic::transport::Server::builder()
+            .add_service(SessionsServer::new(Follower(self.address.to_string())))
+            .add_service(WatchServer::new(self.clone()))
+            .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+        tokio::spawn(async move { server.await.unwrap() });
+        address
+    }
+
     pub fn endpoints(&self) -> Vec<String> {
         vec![self.address.to_string()]
     }
 
     pub fn create(&self, name: &str, slices: u32, config: TargetConfig) {
-        let reply = self.state().apply(Command::CreateTarget { target: target(name), config, initial_slices: slices });
+        let reply = self.state().apply(Command::CreateTarget {
+            target: target(name),
+            config,
+            initial_slices: slices,
+        });
         assert_eq!(reply, Reply::Done);
     }
 
@@ -121,7 +144,10 @@ impl Fake {
         if !absent {
             let now = state.now();
             let mut grantor = Grantor::new(1, now, GrantorConfig::default());
-            let sessions = state.table.targets().flat_map(|target| target.live_sessions());
+            let sessions = state
+                .table
+                .targets()
+                .flat_map(|target| target.live_sessions());
             let info = |s: &leasehold_client::proto::table::SessionRecord| SessionInfo {
                 session: s.id,
                 ttl: s.ttl,
@@ -141,8 +167,14 @@ impl Fake {
     pub fn step(&self, name: &str, step: PlanStep) -> Result<(), String> {
         let mut state = self.state();
         let config_version = state.table.target(&target(name)).unwrap().config_version();
-        match state.apply(Command::ApplyPlan { target: target(name), config_version, steps: vec![step] }) {
-            Reply::Plan(mut results) => results.remove(0).map_err(|rejection| rejection.to_string()),
+        match state.apply(Command::ApplyPlan {
+            target: target(name),
+            config_version,
+            steps: vec![step],
+        }) {
+            Reply::Plan(mut results) => {
+                results.remove(0).map_err(|rejection| rejection.to_string())
+            }
             other => Err(format!("{other:?}")),
         }
     }
@@ -164,18 +196,36 @@ impl Fake {
     }
 
     pub fn has_open_handoff(&self, name: &str) -> bool {
-        self.state().table.target(&target(name)).unwrap().handoffs().next().is_some()
+        self.state()
+            .table
+            .target(&target(name))
+            .unwrap()
+            .handoffs()
+            .next()
+            .is_some()
     }
 
     /// Ends a session as if D had passed.
     pub fn expire(&self, name: &str, session: SessionId) {
-        let command = Command::ExpireSession { target: target(name), session, term: 1, successors: Vec::new() };
+        let command = Command::ExpireSession {
+            target: target(name),
+            session,
+            term: 1,
+            successors: Vec::new(),
+        };
         assert_eq!(self.state().apply(command), Reply::Done);
     }
 
     pub fn set_consistency(&self, name: &str, consistency: Consistency) {
-        let change = TargetChange { consistency: Some(consistency), ..TargetChange::default() };
-        let command = Command::UpdateTarget { target: target(name), expected_version: None, change };
+        let change = TargetChange {
+            consistency: Some(consistency),
+            ..TargetChange::default()
+        };
+        let command = Command::UpdateTarget {
+            target: target(name),
+            expected_version: None,
+            change,
+        };
         assert_eq!(self.state().apply(command), Reply::Done);
     }
 
@@ -187,7 +237,13 @@ impl Fake {
     }
 
     pub fn live_sessions(&self, name: &str) -> Vec<SessionId> {
-        self.state().table.target(&target(name)).unwrap().live_sessions().map(|session| session.id).collect()
+        self.state()
+            .table
+            .target(&target(name))
+            .unwrap()
+            .live_sessions()
+            .map(|session| session.id)
+            .collect()
     }
 }
 
@@ -198,11 +254,27 @@ impl State {
 
     fn apply(&mut self, command: Command) -> Reply {
         self.index += 1;
-        let outcome = self.table.apply(LogId { term: 1, index: self.index }, command);
+        let outcome = self.table.apply(
+            LogId {
+                term: 1,
+                index: self.index,
+            },
+            command,
+        );
         for event in outcome.events {
             match event {
-                Event::SessionRegistered { session, ttl, clock, .. } => {
-                    let info = SessionInfo { session, ttl, clock, leaving: false };
+                Event::SessionRegistered {
+                    session,
+                    ttl,
+                    clock,
+                    ..
+                } => {
+                    let info = SessionInfo {
+                        session,
+                        ttl,
+                        clock,
+                        leaving: false,
+                    };
                     self.grantor(grantor::Input::Registered(info));
                 }
                 Event::SessionClosed(session) => {
@@ -223,14 +295,26 @@ impl State {
         for action in out.actions {
             match action {
                 grantor::Action::Confirm(round) => self.grantor(grantor::Input::Confirmed(round)),
-                grantor::Action::Answer(renewals) => renewals.into_iter().for_each(|renewal| self.answer(renewal)),
+                grantor::Action::Answer(renewals) => renewals
+                    .into_iter()
+                    .for_each(|renewal| self.answer(renewal)),
                 grantor::Action::TellClosed(renewals) => {
-                    renewals.into_iter().for_each(|renewal| self.tell_closed(renewal.session));
+                    renewals
+                        .into_iter()
+                        .for_each(|renewal| self.tell_closed(renewal.session));
                 }
                 grantor::Action::Expire(session) => {
-                    let of = self.table.targets().find(|target| target.session(session).is_some());
+                    let of = self
+                        .table
+                        .targets()
+                        .find(|target| target.session(session).is_some());
                     if let Some(target) = of.map(|target| target.name().clone()) {
-                        self.apply(Command::ExpireSession { target, session, term: 1, successors: Vec::new() });
+                        self.apply(Command::ExpireSession {
+                            target,
+                            session,
+                            term: 1,
+                            successors: Vec::new(),
+                        });
                     }
                 }
                 grantor::Action::Suspect(_) | grantor::Action::Trust(_) => {}
@@ -244,54 +328,97 @@ impl State {
         }
         self.grantor(grantor::Input::Wake);
         if self.places {
-            let names: Vec<TargetName> = self.table.targets().map(|target| target.name().clone()).collect();
+            let names: Vec<TargetName> = self
+                .table
+                .targets()
+                .map(|target| target.name().clone())
+                .collect();
             names.iter().for_each(|name| self.place(name));
         }
     }
 
     /// Gives vacant slices to those who have fewest; moves slices of those who leave.
     fn place(&mut self, name: &TargetName) {
-        let Some(state) = self.table.target(name) else { return };
-        let able = |id: SessionId| self.grantor.may_receive(id) && state.session(id).is_some_and(|s| !s.draining);
-        let mut counts: BTreeMap<SessionId, usize> =
-            state.live_sessions().filter(|s| able(s.id)).map(|s| (s.id, state.owned_by(s.id))).collect();
+        let Some(state) = self.table.target(name) else {
+            return;
+        };
+        let able = |id: SessionId| {
+            self.grantor.may_receive(id) && state.session(id).is_some_and(|s| !s.draining)
+        };
+        let mut counts: BTreeMap<SessionId, usize> = state
+            .live_sessions()
+            .filter(|s| able(s.id))
+            .map(|s| (s.id, state.owned_by(s.id)))
+            .collect();
         let mut steps = Vec::new();
-        for (slice, assigned) in state.slices().filter(|(_, assigned)| assigned.handoff.is_none()) {
+        for (slice, assigned) in state
+            .slices()
+            .filter(|(_, assigned)| assigned.handoff.is_none())
+        {
             let leaving = |lease: &Lease| state.session(lease.session).is_some_and(|s| s.draining);
             if assigned.owner.as_ref().is_some_and(|owner| !leaving(owner)) {
                 continue;
             }
-            let Some((to, count)) = counts.iter_mut().min_by_key(|(_, count)| **count) else { return };
+            let Some((to, count)) = counts.iter_mut().min_by_key(|(_, count)| **count) else {
+                return;
+            };
             *count += 1;
             steps.push(match assigned.owner {
                 None => PlanStep::Grant { slice, to: *to },
-                Some(from) => PlanStep::BeginHandoff { slice, from, to: *to },
+                Some(from) => PlanStep::BeginHandoff {
+                    slice,
+                    from,
+                    to: *to,
+                },
             });
         }
         let config_version = state.config_version();
         if !steps.is_empty() {
-            self.apply(Command::ApplyPlan { target: name.clone(), config_version, steps });
+            self.apply(Command::ApplyPlan {
+                target: name.clone(),
+                config_version,
+                steps,
+            });
         }
     }
 
     fn answer(&mut self, renewal: Renewal) {
-        let Some((target, stream)) = self.streams.get(&renewal.session) else { return };
-        let Some(state) = self.table.target(target) else { return };
-        let Some(session) = state.session(renewal.session) else { return };
+        let Some((target, stream)) = self.streams.get(&renewal.session) else {
+            return;
+        };
+        let Some(state) = self.table.target(target) else {
+            return;
+        };
+        let Some(session) = state.session(renewal.session) else {
+            return;
+        };
         let known = self.known.get(&renewal.session).copied().flatten();
-        let update = state.update_since(known).map(|update| wire::encode_view_update(&update)).unwrap_or_default();
-        let _ = stream.try_send(Ok(wire::renewed_message(renewal.session, renewal.seq, session.ttl, update)));
+        let update = state
+            .update_since(known)
+            .map(|update| wire::encode_view_update(&update))
+            .unwrap_or_default();
+        let _ = stream.try_send(Ok(wire::renewed_message(
+            renewal.session,
+            renewal.seq,
+            session.ttl,
+            update,
+        )));
         self.known.insert(renewal.session, Some(state.generation()));
     }
 
     fn push(&mut self, target: &TargetName) {
-        let Some(state) = self.table.target(target) else { return };
+        let Some(state) = self.table.target(target) else {
+            return;
+        };
         for (session, (of, stream)) in &self.streams {
             let known = self.known.entry(*session).or_default();
             if of == target
                 && let Some(update) = state.update_since(*known)
             {
-                let _ = stream.try_send(Ok(wire::pushed_message(*session, wire::encode_view_update(&update))));
+                let _ = stream.try_send(Ok(wire::pushed_message(
+                    *session,
+                    wire::encode_view_update(&update),
+                )));
                 *known = Some(state.generation());
             }
         }
@@ -299,7 +426,8 @@ impl State {
             if of == target
                 && let Some(update) = state.update_since(*known)
             {
-                let message = wire::watch_message(wire::encode_view_update(&update), state.config().key_hash);
+                let message =
+                    wire::watch_message(wire::encode_view_update(&update), state.config().key_hash);
                 let _ = stream.try_send(Ok(message));
                 *known = Some(state.generation());
             }
@@ -308,7 +436,10 @@ impl State {
 
     fn tell_closed(&mut self, session: SessionId) {
         if let Some((_, stream)) = self.streams.get(&session) {
-            let closed = AssignerMessage::Closed { session, reason: ClosedReason::Expired };
+            let closed = AssignerMessage::Closed {
+                session,
+                reason: ClosedReason::Expired,
+            };
             let _ = stream.try_send(Ok((&closed).into()));
         }
     }
@@ -316,41 +447,72 @@ impl State {
     fn receive(&mut self, message: SliceletMessage, stream: &ToSlicelet) {
         match message {
             SliceletMessage::Hello(hello) => {
-                let known = self.table.target(&hello.target).and_then(|target| target.session(hello.session));
+                let known = self
+                    .table
+                    .target(&hello.target)
+                    .and_then(|target| target.session(hello.session));
                 let right = known.is_some_and(|session| session.secret == hello.secret);
                 if right {
-                    self.streams.insert(hello.session, (hello.target, stream.clone()));
+                    self.streams
+                        .insert(hello.session, (hello.target, stream.clone()));
                 } else {
-                    let closed = AssignerMessage::Closed { session: hello.session, reason: ClosedReason::Unknown };
+                    let closed = AssignerMessage::Closed {
+                        session: hello.session,
+                        reason: ClosedReason::Unknown,
+                    };
                     let _ = stream.try_send(Ok((&closed).into()));
                 }
             }
             SliceletMessage::Renew(renew) if !self.silent => {
                 let Some((target, _)) = self.streams.get(&renew.session).cloned() else {
                     let (session, reason) = (Some(renew.session), RefusedReason::NotAttached);
-                    let _ = stream.try_send(Ok((&AssignerMessage::Refused { session, reason, leader: None }).into()));
+                    let _ = stream.try_send(Ok((&AssignerMessage::Refused {
+                        session,
+                        reason,
+                        leader: None,
+                    })
+                        .into()));
                     return;
                 };
                 for word in renew.words {
                     self.apply(match word {
                         Word::Surrendered(handoff, digest) => {
                             let word = EndWord::Surrendered(renew.session);
-                            Command::CompleteHandoff { target: target.clone(), handoff, word, digest: Some(digest) }
+                            Command::CompleteHandoff {
+                                target: target.clone(),
+                                handoff,
+                                word,
+                                digest: Some(digest),
+                            }
                         }
                         Word::Accepted(handoff) => {
                             let word = EndWord::Accepted(renew.session);
-                            Command::CompleteHandoff { target: target.clone(), handoff, word, digest: None }
+                            Command::CompleteHandoff {
+                                target: target.clone(),
+                                handoff,
+                                word,
+                                digest: None,
+                            }
                         }
-                        Word::Refused(handoff) => {
-                            Command::CancelHandoff { target: target.clone(), handoff, refused_by: renew.session }
-                        }
+                        Word::Refused(handoff) => Command::CancelHandoff {
+                            target: target.clone(),
+                            handoff,
+                            refused_by: renew.session,
+                        },
                     });
                 }
                 if let Some(arming) = renew.armed {
-                    self.apply(Command::AckArming { target, session: renew.session, arming });
+                    self.apply(Command::AckArming {
+                        target,
+                        session: renew.session,
+                        arming,
+                    });
                 }
                 self.known.insert(renew.session, renew.known);
-                let renewal = Renewal { session: renew.session, seq: renew.seq };
+                let renewal = Renewal {
+                    session: renew.session,
+                    seq: renew.seq,
+                };
                 self.grantor(grantor::Input::Renewals(vec![renewal]));
             }
             SliceletMessage::Renew(_) | SliceletMessage::Load(_) => {}
@@ -360,7 +522,10 @@ impl State {
 
 #[tonic::async_trait]
 impl Sessions for Fake {
-    async fn register(&self, request: Request<pb::RegisterRequest>) -> Result<Response<pb::RegisterReply>, Status> {
+    async fn register(
+        &self,
+        request: Request<pb::RegisterRequest>,
+    ) -> Result<Response<pb::RegisterReply>, Status> {
         let request = RegisterRequest::try_from(request.into_inner()).map_err(Refusal::from)?;
         let mut state = self.state();
         let command = Command::RegisterSession {
@@ -370,7 +535,12 @@ impl Sessions for Fake {
             secret: SessionSecret::from_bytes(rand::random()),
             app_version: request.app_version,
         };
-        let Registered { session, secret, ttl, not_before } = match state.apply(command) {
+        let Registered {
+            session,
+            secret,
+            ttl,
+            not_before,
+        } = match state.apply(command) {
             Reply::Registered(registered) => registered,
             Reply::Rejected(rejection) => return Err(Refusal::from(&rejection).into()),
             other => panic!("{other:?}"),
@@ -403,26 +573,41 @@ impl Sessions for Fake {
             while let Ok(Some(message)) = messages.message().await {
                 let message = SliceletMessage::try_from(message).unwrap();
                 // After `cut` nobody holds the stream any more.
-                let Some(sender) = first.take().or_else(|| weak.upgrade()) else { return };
+                let Some(sender) = first.take().or_else(|| weak.upgrade()) else {
+                    return;
+                };
                 fake.state().receive(message, &sender);
             }
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
-    async fn close(&self, request: Request<pb::CloseRequest>) -> Result<Response<pb::CloseReply>, Status> {
+    async fn close(
+        &self,
+        request: Request<pb::CloseRequest>,
+    ) -> Result<Response<pb::CloseReply>, Status> {
         let request = CloseRequest::try_from(request.into_inner()).map_err(Refusal::from)?;
         let mut state = self.state();
         let proof = CloseProof::OwnWord;
-        match state.apply(Command::CloseSession { target: request.target, session: request.session, proof }) {
+        match state.apply(Command::CloseSession {
+            target: request.target,
+            session: request.session,
+            proof,
+        }) {
             Reply::Rejected(rejection) => Err(Refusal::from(&rejection).into()),
             _ => Ok(Response::new(pb::CloseReply {})),
         }
     }
 
-    async fn drain(&self, request: Request<pb::DrainRequest>) -> Result<Response<pb::DrainReply>, Status> {
+    async fn drain(
+        &self,
+        request: Request<pb::DrainRequest>,
+    ) -> Result<Response<pb::DrainReply>, Status> {
         let request = DrainRequest::try_from(request.into_inner()).map_err(Refusal::from)?;
-        match self.state().apply(Command::DrainSession { target: request.target, session: request.session }) {
+        match self.state().apply(Command::DrainSession {
+            target: request.target,
+            session: request.session,
+        }) {
             Reply::Rejected(rejection) => Err(Refusal::from(&rejection).into()),
             _ => Ok(Response::new(pb::DrainReply {})),
         }
@@ -433,15 +618,62 @@ impl Sessions for Fake {
 impl Watch for Fake {
     type WatchStream = ReceiverStream<Result<pb::WatchReply, Status>>;
 
-    async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        request: Request<pb::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         let request = WatchRequest::try_from(request.into_inner()).map_err(Refusal::from)?;
         let (sender, receiver) = mpsc::channel(1_024);
         let mut state = self.state();
         if state.table.target(&request.target).is_none() {
             return Err(Refusal::UnknownTarget.into());
         }
-        state.watchers.push((request.target.clone(), request.known, sender));
+        state
+            .watchers
+            .push((request.target.clone(), request.known, sender));
         state.push(&request.target);
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+struct Follower(String);
+
+impl Follower {
+    fn refusal(&self) -> Status {
+        let leader = leasehold_client::proto::PodAddress::new(&self.0).ok();
+        Refusal::NotLeader { leader }.into()
+    }
+}
+
+#[tonic::async_trait]
+impl Sessions for Follower {
+    async fn register(
+        &self,
+        _: Request<pb::RegisterRequest>,
+    ) -> Result<Response<pb::RegisterReply>, Status> {
+        Err(self.refusal())
+    }
+
+    type AttachStream = ReceiverStream<Result<pb::AssignerMessage, Status>>;
+
+    async fn attach(
+        &self,
+        _: Request<Streaming<pb::SliceletMessage>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        Err(self.refusal())
+    }
+
+    async fn close(
+        &self,
+        _: Request<pb::CloseRequest>,
+    ) -> Result<Response<pb::CloseReply>, Status> {
+        Err(self.refusal())
+    }
+
+    async fn drain(
+        &self,
+        _: Request<pb::DrainRequest>,
+    ) -> Result<Response<pb::DrainReply>, Status> {
+        Err(self.refusal())
     }
 }

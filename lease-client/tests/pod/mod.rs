@@ -1,6 +1,10 @@
 //! A pod for tests: a Slicelet, and a server that carries its peer service.
 
-#![allow(dead_code, clippy::unwrap_used, reason = "shared by several test files")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "shared by several test files"
+)]
 
 use std::time::Duration;
 
@@ -23,11 +27,20 @@ impl Pod {
         Self::start_with(fake, target, |builder| builder).await
     }
 
-    pub async fn start_with(fake: &Fake, target: &str, with: impl FnOnce(SliceletBuilder) -> SliceletBuilder) -> Pod {
-        let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_test_writer().try_init();
+    pub async fn start_with(
+        fake: &Fake,
+        target: &str,
+        with: impl FnOnce(SliceletBuilder) -> SliceletBuilder,
+    ) -> Pod {
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let builder = Slicelet::builder(target).endpoints(fake.endpoints()).advertise(&address);
+        let builder = Slicelet::builder(target)
+            .endpoints(fake.endpoints())
+            .advertise(&address);
         let slicelet = with(builder).start().unwrap();
         let server = tonic::transport::Server::builder()
             .add_service(slicelet.peer_service().into_server())
@@ -38,7 +51,10 @@ impl Pod {
 }
 
 pub fn short_ttl() -> TargetConfig {
-    TargetConfig { ttl: Duration::from_millis(600), ..TargetConfig::default() }
+    TargetConfig {
+        ttl: Duration::from_millis(600),
+        ..TargetConfig::default()
+    }
 }
 
 /// Waits for a condition, with a deadline that no healthy run comes near.
