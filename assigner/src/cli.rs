@@ -148,6 +148,11 @@ enum Command {
     /// Configuration files of `leasehold serve`
     #[command(subcommand)]
     Config(config::Verb),
+    /// Real processes on this machine, under load, with the claims checked
+    #[command(subcommand)]
+    Demo(crate::demo::Demo),
+    /// Figures from real processes on this machine
+    Bench(crate::bench::BenchArgs),
     /// Print a completion script for a shell
     Completion(completion::Completion),
     /// Print the version of this program
@@ -181,7 +186,7 @@ pub fn main() -> ExitCode {
     };
     let global = cli.global.clone();
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             output::complain(&global, &failure);
             failure.kind().into()
@@ -189,9 +194,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<(), Failure> {
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let global = &cli.global;
     match cli.command {
+        Command::Demo(demo) => return measure(crate::demo::run(demo)),
+        Command::Bench(bench) => return measure(crate::bench::run(bench)),
         Command::Serve(serve) => runtime(true)?.block_on(serve.run()),
         Command::Dev(dev) => runtime(true)?.block_on(dev.run()),
         Command::Config(verb) => verb.run(global),
@@ -199,6 +206,15 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Version => version::run(global),
         asking => runtime(false)?.block_on(ask(asking, global)),
     }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+/// Runs a demo or a bench: it tells by its exit code whether every claim held.
+fn measure(run: impl Future<Output = anyhow::Result<ExitCode>>) -> Result<ExitCode, Failure> {
+    crate::logging::start("warn", crate::config::LogFormat::Human);
+    runtime(true)?
+        .block_on(run)
+        .map_err(|error| Failure::negative(format!("{error:#}")))
 }
 
 async fn ask(command: Command, global: &Global) -> Result<(), Failure> {

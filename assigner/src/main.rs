@@ -1,8 +1,12 @@
-//! The program `leasehold`: the Assigner, its command line, its demos.
+//! The program `leasehold`: the Assigner, its command line, its demos and benches.
 
+mod bench;
 mod cli;
 mod config;
+mod demo;
 mod dev;
+mod figures;
+mod harness;
 mod http;
 mod logging;
 mod serve;

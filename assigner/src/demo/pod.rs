@@ -1,0 +1,176 @@
+//! A pod of the demo: a key-value service that keeps its values in memory and answers only for
+//! keys that it owns.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use leasehold_client::{Guard, OwnershipEvent, Slicelet};
+use leasehold_proto::{FencingToken, SliceKey, TargetName};
+use parking_lot::Mutex;
+use tokio::signal::unix::{self, SignalKind};
+use tonic::{Request, Response, Status};
+
+use super::kv::kv_server::{Kv, KvServer};
+use super::kv::{GetReply, GetRequest, PutReply, PutRequest};
+use super::ownership::{Event, Log, Span};
+use crate::harness::now_ns;
+
+/// Longest key that the service takes.
+const KEY_BYTES: usize = 256;
+/// Most keys that it keeps.
+const KEYS: usize = 1 << 20;
+/// How long a pod that is asked to stop waits for its last slice to move.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Options of one pod.
+#[derive(Debug, Clone, Args)]
+pub struct PodArgs {
+    #[arg(long, value_delimiter = ',')]
+    assigner: Vec<String>,
+    #[arg(long)]
+    target: TargetName,
+    #[arg(long)]
+    listen: SocketAddr,
+    #[arg(long)]
+    ownership_log: PathBuf,
+}
+
+/// A value and the token of the owner that stored it: what another owner stored is not ours.
+struct Stored {
+    value: u64,
+    token: u64,
+}
+
+struct Service {
+    slicelet: Arc<Slicelet>,
+    values: Mutex<HashMap<SliceKey, Stored>>,
+}
+
+/// Serves until it is asked to stop (SIGTERM); then drains, closes its session and ends.
+pub async fn run(args: PodArgs) -> anyhow::Result<()> {
+    let mut log = Log::create(&args.ownership_log).context("cannot create the ownership log")?;
+    let slicelet = Slicelet::builder(args.target.as_str())
+        .endpoints(&args.assigner)
+        .advertise(args.listen.to_string())
+        .app_version(env!("CARGO_PKG_VERSION"))
+        .on_ownership(move |event| {
+            if let Err(error) = log.write(translate(event)) {
+                // A demo whose evidence is incomplete proves nothing.
+                tracing::error!(%error, "the ownership log cannot be written");
+                std::process::abort();
+            }
+        })
+        .start()?;
+    let slicelet = Arc::new(slicelet);
+    let peers = slicelet.peer_service();
+    let service = Service {
+        slicelet: Arc::clone(&slicelet),
+        values: Mutex::default(),
+    };
+    let mut stop = unix::signal(SignalKind::terminate())?;
+    let draining = Arc::clone(&slicelet);
+    let drained = async move {
+        stop.recv().await;
+        if let Err(error) = draining.drain(DRAIN).await {
+            tracing::error!(%error, "not every slice has moved");
+        }
+    };
+    tonic::transport::Server::builder()
+        .tcp_nodelay(true)
+        .initial_connection_window_size(16 << 20)
+        .add_service(peers.into_server())
+        .add_service(KvServer::new(service))
+        .serve_with_shutdown(args.listen, drained)
+        .await
+        .with_context(|| format!("cannot serve at {}", args.listen))?;
+    match Arc::into_inner(slicelet) {
+        Some(slicelet) => Ok(slicelet.close().await?),
+        // A connection that is still open keeps the service; dropping the last one closes as well.
+        None => Ok(()),
+    }
+}
+
+fn translate(event: OwnershipEvent) -> Event {
+    let span = |slice, token: FencingToken, at_ns| Span {
+        at_ns,
+        slice,
+        token: token.as_u64(),
+    };
+    match event {
+        OwnershipEvent::Begin {
+            slice,
+            token,
+            at_ns,
+        } => Event::Begin(span(slice, token, at_ns)),
+        OwnershipEvent::Frozen {
+            slice,
+            token,
+            at_ns,
+        } => Event::Freeze(span(slice, token, at_ns)),
+        OwnershipEvent::End {
+            slice,
+            token,
+            at_ns,
+        } => Event::End(span(slice, token, at_ns)),
+        OwnershipEvent::Extended { until_ns } => Event::Lease(now_ns(), until_ns),
+    }
+}
+
+impl Service {
+    async fn own(&self, key: &[u8]) -> Result<Guard, Status> {
+        if key.len() > KEY_BYTES {
+            return Err(Status::invalid_argument(format!(
+                "a key has at most {KEY_BYTES} bytes"
+            )));
+        }
+        Ok(self.slicelet.guard_or_wait(key).await?)
+    }
+}
+
+#[tonic::async_trait]
+impl Kv for Service {
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutReply>, Status> {
+        let request = request.into_inner();
+        let guard = self.own(&request.key).await?;
+        let token = guard.fencing_token().as_u64();
+        {
+            let mut values = self.values.lock();
+            if values.len() >= KEYS && !values.contains_key(&guard.slice_key()) {
+                return Err(Status::resource_exhausted("the demo keeps no more keys"));
+            }
+            let stored = values
+                .entry(guard.slice_key())
+                .or_insert(Stored { value: 0, token });
+            // Requests of one client may overtake each other; the larger value is the later one.
+            if stored.token != token || stored.value < request.value {
+                *stored = Stored {
+                    value: request.value,
+                    token,
+                };
+            }
+        }
+        guard.verify()?;
+        Ok(Response::new(PutReply { token }))
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetReply>, Status> {
+        let guard = self.own(&request.into_inner().key).await?;
+        let token = guard.fencing_token().as_u64();
+        let stored = self
+            .values
+            .lock()
+            .get(&guard.slice_key())
+            .filter(|stored| stored.token == token)
+            .map(|stored| stored.value);
+        guard.verify()?;
+        Ok(Response::new(GetReply {
+            value: stored,
+            token,
+        }))
+    }
+}
