@@ -360,6 +360,36 @@ fn three_nodes_form_a_cluster_and_any_of_them_finds_the_leader() {
     until("it has caught up", || {
         nodes[lost].as_ref().unwrap().look("target get a")["description"] == "x"
     });
+    // Node 1 would begin the cluster; without its data it must not begin it a second time.
+    nodes[0].take().unwrap().kill();
+    fs::remove_dir_all(directory.path().join("d0")).unwrap();
+    let (listen, http) = (
+        format!("127.0.0.1:{}", ports[0]),
+        format!("127.0.0.1:{}", ports[3]),
+    );
+    let wiped = [
+        "serve",
+        "--log-level",
+        "error",
+        "--members",
+        &members,
+        "--listen",
+        &listen,
+    ];
+    let data = directory.path().join("d0");
+    run(&[
+        &wiped[..],
+        &["--http-listen", &http, "--data-dir", arg(&data)],
+    ]
+    .concat())
+    .failed(
+        1,
+        &[
+            "belongs to a cluster already",
+            "leasehold member remove",
+            "new number",
+        ],
+    );
     for node in nodes.into_iter().flatten() {
         assert_eq!(node.end(libc::SIGTERM), 0);
     }
