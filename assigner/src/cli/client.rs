@@ -14,7 +14,7 @@ use leasehold_proto::wire::pb::admin_client::AdminClient;
 use leasehold_proto::wire::status::Refusal;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::Global;
 use super::error::Failure;
@@ -211,7 +211,16 @@ impl Client {
                 Some(refusal) => {
                     Attempt::Refused(Failure::refused(&refusal, self.subject.as_deref()))
                 }
-                None => Attempt::Broken(Failure::foreign(&status, &endpoint.0)),
+                None => {
+                    let failure = Failure::foreign(&status, &endpoint.0);
+                    match status.code() {
+                        // Said before anything is done.
+                        Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated => {
+                            Attempt::Refused(failure)
+                        }
+                        _ => Attempt::Broken(failure),
+                    }
+                }
             },
         }
     }
