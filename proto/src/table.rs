@@ -195,6 +195,12 @@ impl LeaseTable {
                 successors,
             } => {
                 same_term(term, entry.at)?;
+                if successors.len() > limits::SUCCESSORS {
+                    return Err(Rejection::Limit {
+                        what: "successors".into(),
+                        most: limits::SUCCESSORS,
+                    });
+                }
                 self.target_mut(&target)?
                     .expire(entry, session, &successors)?;
                 self.bury(entry, &target);

@@ -37,24 +37,87 @@ fn given() -> impl Strategy<Value = String> {
 
 fn target_info() -> impl Strategy<Value = TargetInfo> {
     let numbers = any::<([u64; 6], u64, u64, u32)>();
-    (s::target(), s::config(), any::<u64>(), s::mode(), s::generation(), any::<bool>(), numbers).prop_map(
-        |(target, config, config_version, mode, generation, deleted, (some, unarmed_sessions, watchers, ghosts_uncounted))| {
-            let [slices, vacant_slices, open_handoffs, live_sessions, draining_sessions, ghosts] = some;
-            TargetInfo {
-                target, config, config_version, mode, generation, deleted, slices, vacant_slices, open_handoffs,
-                live_sessions, draining_sessions, ghosts, ghosts_uncounted, unarmed_sessions, watchers,
-            }
-        },
+    (
+        s::target(),
+        s::config(),
+        any::<u64>(),
+        s::mode(),
+        s::generation(),
+        any::<bool>(),
+        numbers,
     )
+        .prop_map(
+            |(
+                target,
+                config,
+                config_version,
+                mode,
+                generation,
+                deleted,
+                (some, unarmed_sessions, watchers, ghosts_uncounted),
+            )| {
+                let [
+                    slices,
+                    vacant_slices,
+                    open_handoffs,
+                    live_sessions,
+                    draining_sessions,
+                    ghosts,
+                ] = some;
+                TargetInfo {
+                    target,
+                    config,
+                    config_version,
+                    mode,
+                    generation,
+                    deleted,
+                    slices,
+                    vacant_slices,
+                    open_handoffs,
+                    live_sessions,
+                    draining_sessions,
+                    ghosts,
+                    ghosts_uncounted,
+                    unarmed_sessions,
+                    watchers,
+                }
+            },
+        )
 }
 
 fn session_info() -> impl Strategy<Value = SessionInfo> {
-    let fixed = (s::session(), s::squid(), s::clock(), s::ttl(), s::text(limits::APP_VERSION_BYTES));
-    let state = (s::phase(), any::<bool>(), of(s::generation()), any::<u64>(), of(0.0..1e9), of(s::nanos()));
+    let fixed = (
+        s::session(),
+        s::squid(),
+        s::clock(),
+        s::ttl(),
+        s::text(limits::APP_VERSION_BYTES),
+    );
+    let state = (
+        s::phase(),
+        any::<bool>(),
+        of(s::generation()),
+        any::<u64>(),
+        of(0.0..1e9),
+        of(s::nanos()),
+    );
     (fixed, state).prop_map(
-        |((session, squid, clock, ttl, app_version), (phase, draining, acked_arming, slices, load_per_s, answered_ago))| {
+        |(
+            (session, squid, clock, ttl, app_version),
+            (phase, draining, acked_arming, slices, load_per_s, answered_ago),
+        )| {
             SessionInfo {
-                session, squid, clock, ttl, app_version, phase, draining, acked_arming, slices, load_per_s, answered_ago,
+                session,
+                squid,
+                clock,
+                ttl,
+                app_version,
+                phase,
+                draining,
+                acked_arming,
+                slices,
+                load_per_s,
+                answered_ago,
             }
         },
     )
@@ -62,11 +125,24 @@ fn session_info() -> impl Strategy<Value = SessionInfo> {
 
 fn member() -> impl Strategy<Value = Member> {
     let role = prop_oneof![Just(MemberRole::Voter), Just(MemberRole::Learner)];
-    (1..=u64::MAX, s::address(), s::address(), role, of(any::<u64>()), of(s::nanos())).prop_map(
-        |(node, peer_address, service_address, role, matched_index, heard_ago)| Member {
-            node, peer_address, service_address, role, matched_index, heard_ago,
-        },
+    (
+        1..=u64::MAX,
+        s::address(),
+        s::address(),
+        role,
+        of(any::<u64>()),
+        of(s::nanos()),
     )
+        .prop_map(
+            |(node, peer_address, service_address, role, matched_index, heard_ago)| Member {
+                node,
+                peer_address,
+                service_address,
+                role,
+                matched_index,
+                heard_ago,
+            },
+        )
 }
 
 proptest! {
@@ -174,8 +250,23 @@ proptest! {
 
 #[test]
 fn requests_beyond_a_page_are_refused() {
-    let request = pb::ListSlicesRequest { target: "cart".into(), limit: limits::PAGE_ITEMS as u32 + 1, ..Default::default() };
-    assert_eq!(ListSlices::try_from(request).expect_err("too many").field(), "ListSlicesRequest.limit");
-    let request = pb::AddMemberRequest { node: 0, peer_address: "a:1".into(), service_address: "a:2".into(), reason: None };
-    assert_eq!(AddMember::try_from(request).expect_err("no node").field(), "AddMemberRequest.node");
+    let request = pb::ListSlicesRequest {
+        target: "cart".into(),
+        limit: limits::PAGE_ITEMS as u32 + 1,
+        ..Default::default()
+    };
+    assert_eq!(
+        ListSlices::try_from(request).expect_err("too many").field(),
+        "ListSlicesRequest.limit"
+    );
+    let request = pb::AddMemberRequest {
+        node: 0,
+        peer_address: "a:1".into(),
+        service_address: "a:2".into(),
+        reason: None,
+    };
+    assert_eq!(
+        AddMember::try_from(request).expect_err("no node").field(),
+        "AddMemberRequest.node"
+    );
 }

@@ -24,47 +24,121 @@ where
 
 fn slicelet_message() -> impl Strategy<Value = SliceletMessage> {
     let load = || 0.0..1e12;
-    let hot = (strategies::key(), load()).prop_map(|(key, load_per_s)| wire::KeyLoad { key, load_per_s });
-    let slice_load = (strategies::slice(), load(), any::<u64>(), prop::collection::vec(hot, 0..=16)).prop_map(
-        |(slice, load_per_s, state_bytes, hot_keys)| wire::SliceLoad { slice, load_per_s, state_bytes, hot_keys },
-    );
+    let hot =
+        (strategies::key(), load()).prop_map(|(key, load_per_s)| wire::KeyLoad { key, load_per_s });
+    let slice_load = (
+        strategies::slice(),
+        load(),
+        any::<u64>(),
+        prop::collection::vec(hot, 0..=16),
+    )
+        .prop_map(
+            |(slice, load_per_s, state_bytes, hot_keys)| wire::SliceLoad {
+                slice,
+                load_per_s,
+                state_bytes,
+                hot_keys,
+            },
+        );
     prop_oneof![
-        (strategies::session(), strategies::secret(), strategies::target())
-            .prop_map(|(session, secret, target)| SliceletMessage::Hello(wire::Hello { session, secret, target })),
+        (
+            strategies::session(),
+            strategies::secret(),
+            strategies::target()
+        )
+            .prop_map(
+                |(session, secret, target)| SliceletMessage::Hello(wire::Hello {
+                    session,
+                    secret,
+                    target
+                })
+            ),
         strategies::renew().prop_map(SliceletMessage::Renew),
-        (strategies::session(), prop::collection::vec(slice_load, 0..4))
-            .prop_map(|(session, loads)| SliceletMessage::Load(wire::LoadReport { session, loads })),
+        (
+            strategies::session(),
+            prop::collection::vec(slice_load, 0..4)
+        )
+            .prop_map(|(session, loads)| SliceletMessage::Load(wire::LoadReport {
+                session,
+                loads
+            })),
     ]
 }
 
 fn assigner_message() -> impl Strategy<Value = AssignerMessage> {
     use wire::{ClosedReason as C, RefusedReason as R};
     let closed = prop_oneof![
-        Just(C::Expired), Just(C::Closed), Just(C::TargetDeleted), Just(C::Restored), Just(C::Unknown),
+        Just(C::Expired),
+        Just(C::Closed),
+        Just(C::TargetDeleted),
+        Just(C::Restored),
+        Just(C::Unknown),
     ];
     let refused = prop_oneof![
-        Just(R::NotLeader), Just(R::BadSecret), Just(R::NotAttached), Just(R::Superseded), Just(R::Overload),
-        Just(R::HigherIncarnation), Just(R::Invalid),
+        Just(R::NotLeader),
+        Just(R::BadSecret),
+        Just(R::NotAttached),
+        Just(R::Superseded),
+        Just(R::Overload),
+        Just(R::HigherIncarnation),
+        Just(R::Invalid),
     ];
     prop_oneof![
         strategies::renewed().prop_map(AssignerMessage::Renewed),
         (strategies::session(), strategies::update())
             .prop_map(|(session, update)| AssignerMessage::Pushed { session, update }),
-        (strategies::session(), closed).prop_map(|(session, reason)| AssignerMessage::Closed { session, reason }),
-        (prop::option::of(strategies::session()), refused, prop::option::of(strategies::address()))
-            .prop_map(|(session, reason, leader)| AssignerMessage::Refused { session, reason, leader }),
+        (strategies::session(), closed)
+            .prop_map(|(session, reason)| AssignerMessage::Closed { session, reason }),
+        (
+            prop::option::of(strategies::session()),
+            refused,
+            prop::option::of(strategies::address())
+        )
+            .prop_map(|(session, reason, leader)| AssignerMessage::Refused {
+                session,
+                reason,
+                leader
+            }),
     ]
 }
 
 fn registration() -> impl Strategy<Value = (wire::RegisterRequest, wire::RegisterReply)> {
-    let request = (strategies::target(), strategies::squid(), strategies::clock(), strategies::text(128)).prop_map(
-        |(target, squid, clock, app_version)| wire::RegisterRequest { target, squid, clock, app_version },
+    let request = (
+        strategies::target(),
+        strategies::squid(),
+        strategies::clock(),
+        strategies::text(128),
+    )
+        .prop_map(
+            |(target, squid, clock, app_version)| wire::RegisterRequest {
+                target,
+                squid,
+                clock,
+                app_version,
+            },
+        );
+    let ids = (
+        strategies::session(),
+        strategies::secret(),
+        strategies::ttl(),
+        strategies::generation(),
     );
-    let ids = (strategies::session(), strategies::secret(), strategies::ttl(), strategies::generation());
-    let settings = (strategies::key_hash(), strategies::on_lapse(), strategies::deadline());
+    let settings = (
+        strategies::key_hash(),
+        strategies::on_lapse(),
+        strategies::deadline(),
+    );
     let reply = (ids, settings).prop_map(
-        |((session, secret, ttl, not_before), (key_hash, on_lapse, handoff_deadline))| wire::RegisterReply {
-            session, secret, ttl, not_before, key_hash, on_lapse, handoff_deadline,
+        |((session, secret, ttl, not_before), (key_hash, on_lapse, handoff_deadline))| {
+            wire::RegisterReply {
+                session,
+                secret,
+                ttl,
+                not_before,
+                key_hash,
+                on_lapse,
+                handoff_deadline,
+            }
         },
     );
     (request, reply)
@@ -153,8 +227,13 @@ fn a_secret_is_never_printed() {
     let message = pb::CloseRequest {
         target: "cart".into(),
         session: 1,
-        secret: Some(pb::SessionSecret { value: vec![0xab; 16] }),
+        secret: Some(pb::SessionSecret {
+            value: vec![0xab; 16],
+        }),
     };
     let printed = format!("{message:?}");
-    assert!(printed.contains("SessionSecret(..)") && !printed.contains("171"), "{printed}");
+    assert!(
+        printed.contains("SessionSecret(..)") && !printed.contains("171"),
+        "{printed}"
+    );
 }

@@ -16,7 +16,9 @@ use tonic::{Code, Status};
 /// As another process receives it.
 fn through_headers(status: Status) -> Status {
     let mut headers = HeaderMap::new();
-    status.add_header(&mut headers).expect("a status fits headers");
+    status
+        .add_header(&mut headers)
+        .expect("a status fits headers");
     Status::from_header_map(&headers).expect("a status")
 }
 
@@ -42,11 +44,16 @@ fn refusal() -> impl Strategy<Value = Refusal> {
 fn redirect() -> impl Strategy<Value = Redirect> {
     use UnavailableReason as U;
     let reason = prop_oneof![
-        Just(U::Lapsed), Just(U::HandingOver), Just(U::Starting), Just(U::Stopping), Just(U::Interrupted),
+        Just(U::Lapsed),
+        Just(U::HandingOver),
+        Just(U::Starting),
+        Just(U::Stopping),
+        Just(U::Interrupted),
     ];
     prop_oneof![
         strategies::moved().prop_map(Redirect::Moved),
-        prop::option::of(strategies::generation()).prop_map(|generation| Redirect::NotOwner { generation }),
+        prop::option::of(strategies::generation())
+            .prop_map(|generation| Redirect::NotOwner { generation }),
         reason.prop_map(Redirect::Unavailable),
     ]
 }
@@ -82,13 +89,18 @@ proptest! {
 
 #[test]
 fn a_status_of_a_transport_is_no_refusal() {
-    assert_eq!(Refusal::from_status(&Status::unavailable("connection refused")), None);
+    assert_eq!(
+        Refusal::from_status(&Status::unavailable("connection refused")),
+        None
+    );
 }
 
 #[test]
 fn a_redirect_beyond_its_bound_is_refused() {
     let mut status = Status::new(Code::FailedPrecondition, "");
     let bytes = vec![0; limits::REDIRECT_BYTES + 3];
-    status.metadata_mut().insert_bin(REDIRECT_KEY, MetadataValue::from_bytes(&bytes));
+    status
+        .metadata_mut()
+        .insert_bin(REDIRECT_KEY, MetadataValue::from_bytes(&bytes));
     assert!(Redirect::from_status(&status).is_some_and(|redirect| redirect.is_err()));
 }

@@ -97,6 +97,7 @@ impl TargetState {
         to: SessionId,
     ) -> Step {
         let assigned = self.unchanged(slice, Some(from))?;
+        older(slice, from, entry)?;
         self.live(to)?;
         if to == from.session {
             return Err(Rejection::BadStep(
@@ -142,6 +143,7 @@ impl TargetState {
     ) -> Step {
         self.only_eventual()?;
         let assigned = self.unchanged(slice, from)?;
+        from.map_or(Ok(()), |from| older(slice, from, entry))?;
         self.live(to)?;
         if assigned.owner.is_some_and(|owner| owner.session == to) {
             return Err(Rejection::BadStep(
@@ -257,5 +259,14 @@ impl TargetState {
         } else {
             Err(Rejection::WrongMode(self.mode))
         }
+    }
+}
+
+/// One entry mints one epoch: a lease that it gave itself would be handed on under its own token.
+fn older(slice: Slice, from: Lease, entry: &Entry) -> Step {
+    if from.epoch.generation() < entry.generation {
+        Ok(())
+    } else {
+        Err(Rejection::SliceChanged(slice))
     }
 }

@@ -451,3 +451,37 @@ pub fn a_handoff_ends_once() {
     );
     assert_eq!(pair.script.ask_cancel(pair.handoff.id), unknown);
 }
+
+/// One entry mints one epoch. A plan that guesses the index of its own entry could name the lease
+/// that its first step makes, and hand it on in the second: two sessions under one token.
+#[test]
+fn a_lease_is_not_handed_on_in_the_entry_that_made_it() {
+    let mut script = Script::strong();
+    let (a, b) = (script.register(1), script.register(2));
+    let slice = script.slice(KEY);
+    let grant = PlanStep::Grant {
+        slice,
+        to: a.session,
+    };
+    let mut guess = script.clone();
+    guess.plan(grant.clone()).expect("the slice is vacant");
+    let from = guess.owner(KEY).expect("it was granted");
+    let steps = vec![
+        grant,
+        PlanStep::BeginHandoff {
+            slice,
+            from,
+            to: b.session,
+        },
+    ];
+    let reply = script.apply(leasehold_proto::command::Command::ApplyPlan {
+        target: crate::script::cart(),
+        config_version: script.state().config_version(),
+        steps,
+    });
+    assert_eq!(
+        reply,
+        Reply::Plan(vec![Ok(()), Err(Rejection::SliceChanged(slice))])
+    );
+    assert_eq!(script.owner(KEY), Some(from), "the guess was right");
+}

@@ -28,6 +28,7 @@ pub fn cart() -> TargetName {
 }
 
 /// A table with one target, and the log that fills it.
+#[derive(Clone)]
 pub struct Script {
     pub table: LeaseTable,
     pub index: u64,
