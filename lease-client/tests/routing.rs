@@ -331,7 +331,8 @@ async fn an_eventual_target_is_served_while_no_assigner_answers() {
     let a = app(&fake, "cart").await;
     until("it is served", || a.slicelet.guard(b"alice").is_ok()).await;
     let guard = a.slicelet.guard(b"alice").unwrap();
-    fake.silence(true);
+    fake.absent(true);
+    // More than three times the ttl.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(guard.verify().is_ok() && a.slicelet.guard(b"alice").is_ok());
 }

@@ -303,7 +303,7 @@ mod interleavings {
         cell: Cell,
         surrendered: AtomicBool,
         state: [UnsafeCell<u32>; 2],
-        drained: Notify,
+        drained: Arc<Notify>,
     }
 
     impl Protected {
@@ -312,7 +312,7 @@ mod interleavings {
                 cell: Cell::new(),
                 surrendered: AtomicBool::new(false),
                 state: [UnsafeCell::new(0), UnsafeCell::new(0)],
-                drained: Notify::new(),
+                drained: Arc::new(Notify::new()),
             })
         }
 
@@ -329,9 +329,9 @@ mod interleavings {
             }
         }
 
-        fn surrender(self: &Arc<Self>) {
-            let told = Arc::clone(self);
-            self.cell.freeze(StdArc::new(move || told.drained.notify()));
+        fn surrender(&self) {
+            let drained = Arc::clone(&self.drained);
+            self.cell.freeze(StdArc::new(move || drained.notify()));
             while !self.cell.is_idle() {
                 self.drained.wait();
             }
