@@ -18,6 +18,7 @@ use leasehold_proto::command::{Command, Reply};
 use leasehold_proto::grantor::{Action, Grantor, Input, SessionInfo};
 use leasehold_proto::message::Renew;
 use leasehold_proto::table::{Event, SessionPhase};
+use leasehold_proto::wire::LoadReport;
 use leasehold_proto::{ClockTime, SessionId, TargetName};
 use leasehold_raft_store::{Leadership, ProposeError};
 use tokio::sync::{mpsc, watch};
@@ -53,11 +54,13 @@ pub(crate) struct LeaderHandle {
 /// What streams tell the leader.
 pub(crate) enum ToLeader {
     /// A stream begins.
-    Open { stream: StreamId, out: Outbox },
+    Open { stream: StreamId, out: Outbox, ended: CancellationToken },
     /// It introduced a session, with the right secret.
     Attach { stream: StreamId, session: SessionId, target: TargetName },
     /// Renewals of one stream.
     Renewals { stream: StreamId, renewals: Vec<Renew> },
+    /// How much the slices of a session are used.
+    Load { stream: StreamId, report: LoadReport },
     /// A stream has ended.
     Detach { stream: StreamId },
 }
@@ -129,6 +132,7 @@ async fn lead(
     let handle = LeaderHandle { inbox, ready: is_ready, ended: ended.clone() };
     *shared.leader.lock() = Some(Arc::new(handle));
     tracing::info!(term, "leading");
+    shared.loads.clear();
     let leader = Leader::new(Arc::clone(shared), term, won);
     let events = Arc::clone(&leader.events);
     tokio::select! {
@@ -333,15 +337,21 @@ impl Leader {
         self.input(Input::Closed(session));
         self.streams.close(session, reason);
         self.plans.session_closed(session);
+        self.shared.loads.forget(session);
     }
 
     fn read_inbox(&mut self, inbox: &mut Vec<ToLeader>) {
         let mut collected = Vec::new();
         for message in inbox.drain(..) {
             match message {
-                ToLeader::Open { stream, out } => self.streams.open(stream, out),
+                ToLeader::Open { stream, out, ended } => self.streams.open(stream, out, ended),
                 ToLeader::Attach { stream, session, target } => self.attach(stream, session, target),
                 ToLeader::Renewals { stream, renewals } => self.collect(stream, renewals, &mut collected),
+                ToLeader::Load { stream, report } => {
+                    if self.streams.attached(report.session).is_some_and(|attached| attached.stream == stream) {
+                        self.shared.loads.report(&report);
+                    }
+                }
                 ToLeader::Detach { stream } => self.streams.detach(stream),
             }
         }

@@ -13,6 +13,7 @@
 
 pub mod clock;
 mod leader;
+mod loads;
 mod machine;
 mod metrics;
 pub mod node;

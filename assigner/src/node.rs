@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::leader;
+use crate::loads::Loads;
 use crate::machine::Machine;
 use crate::metrics::{Metrics, Moment};
 use crate::replica::Replica;
@@ -84,6 +85,7 @@ impl Node {
             raft,
             metrics: Metrics::default(),
             feeds: Feeds::default(),
+            loads: Loads::default(),
             leader: Mutex::new(None),
             halted: Mutex::new(None),
             config,

@@ -8,12 +8,12 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::Stream;
 use leasehold_proto::limits;
 use leasehold_proto::wire::pb::admin_server::AdminServer;
 use leasehold_proto::wire::pb::sessions_server::SessionsServer;
 use leasehold_proto::wire::pb::watch_server::WatchServer;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
@@ -26,6 +26,8 @@ use crate::shared::Shared;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Flow-control window of one stream.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// Pause after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// How often an idle connection is asked for a sign of life.
 const KEEPALIVE_PERIOD: Duration = Duration::from_secs(5);
 /// How long it may take to give one.
@@ -35,11 +37,7 @@ const KEEPALIVE_PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken) -> Result<(), tonic::transport::Error> {
     let (reporter, health) = tonic_health::server::health_reporter();
     let health_task = tokio::spawn(report_health(Arc::clone(&shared), reporter, stop.clone()));
-    let connections = tokio_stream::wrappers::TcpListenerStream::new(listener).map(|accepted| {
-        let stream = accepted?;
-        stream.set_nodelay(true)?;
-        Ok::<_, std::io::Error>(stream)
-    });
+    let connections = connections(listener);
     let sessions = SessionsServer::new(sessions::SessionsService::new(Arc::clone(&shared)))
         .max_decoding_message_size(limits::MESSAGE_BYTES);
     let watch = WatchServer::new(watch::WatchService::new(Arc::clone(&shared))).max_decoding_message_size(64 << 10);
@@ -60,6 +58,23 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, stop: Canc
         .await;
     health_task.abort();
     served
+}
+
+/// What connects. An error of one connection, or a moment without free file descriptors, ends
+/// nothing: a server would take it for the end of its listener.
+fn connections(listener: TcpListener) -> impl Stream<Item = Result<TcpStream, std::io::Error>> {
+    futures::stream::unfold(listener, |listener| async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) if stream.set_nodelay(true).is_ok() => return Some((Ok(stream), listener)),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    })
 }
 
 /// SERVING while a leader is known: for the whole, and for sessions.

@@ -11,6 +11,7 @@ use leasehold_raft_store::{ProposeError, RaftNode};
 use parking_lot::Mutex;
 
 use crate::leader::LeaderHandle;
+use crate::loads::Loads;
 use crate::metrics::Metrics;
 use crate::node::NodeConfig;
 use crate::replica::Replica;
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) raft: RaftNode,
     pub(crate) metrics: Metrics,
     pub(crate) feeds: Feeds,
+    pub(crate) loads: Loads,
     /// Present while this node leads.
     pub(crate) leader: Mutex<Option<Arc<LeaderHandle>>>,
     /// Why this node, although it leads, grants and answers nothing.
@@ -38,6 +40,19 @@ impl Shared {
     /// The present leadership of this node, or where else to go.
     pub(crate) fn leader(&self) -> Result<Arc<LeaderHandle>, Refusal> {
         self.leader.lock().clone().ok_or_else(|| Refusal::NotLeader { leader: self.leader_address() })
+    }
+
+    /// The present leadership of this node, once its table shows all that was committed before.
+    pub(crate) async fn ready_leader(&self) -> Result<Arc<LeaderHandle>, Refusal> {
+        let leader = self.leader()?;
+        let mut ready = leader.ready.clone();
+        let waited = tokio::time::timeout(PROPOSAL_DEADLINE, async { ready.wait_for(|ready| *ready).await.is_ok() });
+        match waited.await {
+            Ok(true) => Ok(leader),
+            // The term has ended meanwhile.
+            Ok(false) => Err(Refusal::NotLeader { leader: self.leader_address() }),
+            Err(_) => Err(Refusal::Halted("the leader has no quorum at present".into())),
+        }
     }
 
     /// Where the leader is, if another node is known to lead.

@@ -106,6 +106,8 @@ impl Leader {
             Err(error) => {
                 tracing::debug!(term = self.term, %error, "a round was not confirmed");
                 self.shared.metrics.rounds_failed.inc();
+                // Whoever waits here may find a leader with a quorum elsewhere.
+                self.streams.turn_away(self.shared.leader_address());
                 self.input(Input::NotConfirmed(round));
             }
         }

@@ -10,6 +10,7 @@ use leasehold_proto::view::ViewUpdate;
 use leasehold_proto::wire::{self, AssignerMessage, ClosedReason, RefusedReason, pb};
 use leasehold_proto::{Generation, SessionId, TargetName};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::Leader;
 use crate::metrics::Metrics;
@@ -67,6 +68,8 @@ pub(super) struct Attached {
 
 struct Stream {
     out: Outbox,
+    /// Ends the stream's other half.
+    ended: CancellationToken,
     sessions: BTreeSet<SessionId>,
     /// To be sent at the end of this wake.
     batch: Vec<pb::AssignerMessage>,
@@ -101,8 +104,8 @@ impl Streams {
         self.sessions.get_mut(&session)
     }
 
-    pub(super) fn open(&mut self, stream: StreamId, out: Outbox) {
-        self.streams.insert(stream, Stream { out, sessions: BTreeSet::new(), batch: Vec::new() });
+    pub(super) fn open(&mut self, stream: StreamId, out: Outbox, ended: CancellationToken) {
+        self.streams.insert(stream, Stream { out, ended, sessions: BTreeSet::new(), batch: Vec::new() });
     }
 
     /// The newest stream wins; the other one is told.
@@ -127,6 +130,7 @@ impl Streams {
 
     pub(super) fn detach(&mut self, stream: StreamId) {
         let Some(gone) = self.streams.remove(&stream) else { return };
+        gone.ended.cancel();
         for session in gone.sessions {
             self.forget(session);
         }
@@ -153,6 +157,19 @@ impl Streams {
     pub(super) fn refuse(&mut self, stream: StreamId, session: SessionId, reason: RefusedReason) {
         let leader: Option<PodAddress> = None;
         self.send(stream, (&AssignerMessage::Refused { session: Some(session), reason, leader }).into());
+    }
+
+    /// Tells every stream that this node does not lead, and ends it.
+    pub(super) fn turn_away(&mut self, leader: Option<PodAddress>) {
+        let refused = AssignerMessage::Refused { session: None, reason: RefusedReason::NotLeader, leader };
+        let ids: Vec<StreamId> = self.streams.keys().copied().collect();
+        for id in ids {
+            if let Some(stream) = self.streams.get(&id) {
+                // The end of the stream tells a reader that cannot take this.
+                let _ = stream.out.try_send(vec![(&refused).into()]);
+            }
+            self.detach(id);
+        }
     }
 
     pub(super) fn send(&mut self, stream: StreamId, message: pb::AssignerMessage) {

@@ -18,6 +18,7 @@ use leasehold_proto::wire::{
 };
 use leasehold_proto::{SessionId, TargetName};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::leader::{LeaderHandle, OUTBOX, Outbox, StreamId, ToLeader};
@@ -48,7 +49,7 @@ impl SessionsService {
     }
 
     async fn serve_register(&self, request: RegisterRequest) -> Result<RegisterReply, Refusal> {
-        self.ready_leader().await?;
+        self.shared.ready_leader().await?;
         let target = request.target.clone();
         let command = Command::RegisterSession {
             target: request.target,
@@ -72,17 +73,6 @@ impl SessionsService {
             on_lapse: config.on_lapse,
             handoff_deadline: config.handoff_deadline,
         })
-    }
-
-    /// The present leadership of this node, once its table shows all that was committed before.
-    async fn ready_leader(&self) -> Result<Arc<LeaderHandle>, Refusal> {
-        let leader = self.shared.leader()?;
-        let mut ready = leader.ready.clone();
-        // An error means that the term has ended meanwhile.
-        match ready.wait_for(|ready| *ready).await {
-            Ok(_) => Ok(Arc::clone(&leader)),
-            Err(_) => Err(Refusal::NotLeader { leader: self.shared.leader_address() }),
-        }
     }
 }
 
@@ -128,7 +118,7 @@ impl Sessions for SessionsService {
 
     async fn close(&self, request: Request<pb::CloseRequest>) -> Result<Response<pb::CloseReply>, Status> {
         let request: CloseRequest = decoded(request)?;
-        self.ready_leader().await?;
+        self.shared.ready_leader().await?;
         match self.check_secret(&request.target, request.session, &request.secret) {
             Ok(()) => {}
             // Closed already: what the caller wants is so.
@@ -145,7 +135,7 @@ impl Sessions for SessionsService {
 
     async fn drain(&self, request: Request<pb::DrainRequest>) -> Result<Response<pb::DrainReply>, Status> {
         let request: DrainRequest = decoded(request)?;
-        self.ready_leader().await?;
+        self.shared.ready_leader().await?;
         self.check_secret(&request.target, request.session, &request.secret)?;
         let DrainRequest { target, session, .. } = request;
         tracing::info!(target_name = %target, %session, "draining by its own word");
@@ -208,7 +198,8 @@ impl Incoming {
     }
 
     async fn read(&mut self, incoming: Streaming<pb::SliceletMessage>) {
-        let open = ToLeader::Open { stream: self.id, out: self.out.clone() };
+        let given_up = CancellationToken::new();
+        let open = ToLeader::Open { stream: self.id, out: self.out.clone(), ended: given_up.clone() };
         if self.leader.inbox.send(open).await.is_err() {
             return;
         }
@@ -216,6 +207,7 @@ impl Incoming {
         loop {
             let chunk = tokio::select! {
                 () = self.leader.ended.cancelled() => return,
+                () = given_up.cancelled() => return,
                 () = self.out.closed() => return,
                 chunk = chunks.next() => chunk,
             };
@@ -238,8 +230,11 @@ impl Incoming {
                         return false;
                     }
                 }
-                // Kept for the load-aware planner, which is not there yet.
-                Ok(SliceletMessage::Load(_)) => {}
+                Ok(SliceletMessage::Load(report)) => {
+                    let load = ToLeader::Load { stream: self.id, report };
+                    // A leader that cannot keep up does without: the next report follows.
+                    let _ = self.leader.inbox.try_send(load);
+                }
                 Err(error) => {
                     tracing::debug!(stream = self.id, %error, "a message outside its bounds");
                     self.refuse(None, RefusedReason::Invalid);

@@ -5,6 +5,8 @@ mod failover;
 mod handoffs;
 mod modes;
 mod refusals;
+#[cfg(feature = "rocksdb")]
+mod restore;
 mod sessions;
 mod support;
 mod targets;

@@ -141,3 +141,20 @@ async fn operators_are_sent_to_the_leader_and_read_anywhere() {
     }
     assert!(leader_endpoint(&cluster).await.contains(&cluster.node(leader).local_addr().to_string()));
 }
+
+#[tokio::test]
+async fn a_leader_that_meets_a_higher_incarnation_halts_and_says_why() {
+    let cluster = TestCluster::start(1).await;
+    cluster.create_target("cart", 4).await;
+    let mut all = pods(&cluster, "cart", 2).await;
+    let known = Some(pb::Generation { incarnation: 9, number: 1 });
+    let renew = pb::Renew { session: all[0].session().as_u64(), seq: 99, known, ..pb::Renew::default() };
+    all[0].send_raw(pb::SliceletMessage { message: Some(pb::slicelet_message::Message::Renew(renew)) }).await;
+    assert_eq!(refused(&mut all[0]).await, RefusedReason::HigherIncarnation);
+    all[1].say(Vec::new(), None).await;
+    assert_eq!(refused(&mut all[1]).await, RefusedReason::HigherIncarnation);
+    let why = cluster.node(1).status().halted.unwrap();
+    assert!(why.contains("9#1"), "{why}");
+    let status = register(&all[0].channel, "cart", 9100).await.unwrap_err();
+    assert!(matches!(Refusal::from_status(&status), Some(Refusal::Halted(_))), "{status}");
+}

@@ -81,6 +81,10 @@ impl Pod {
         self.to.send((&message).into()).await.unwrap();
     }
 
+    pub async fn send_raw(&mut self, message: pb::SliceletMessage) {
+        self.to.send(message).await.unwrap();
+    }
+
     pub async fn say(&mut self, words: Vec<Word>, armed: Option<Generation>) -> u64 {
         self.seq += 1;
         let renew = Renew { session: self.session(), seq: self.seq, known: self.known(), words, armed };

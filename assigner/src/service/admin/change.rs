@@ -123,10 +123,7 @@ impl AdminService {
 
     /// Refused early by those who cannot make the change, so that callers find the leader.
     pub(super) async fn must_lead(&self) -> Done<()> {
-        let leader = self.shared.leader()?;
-        let mut ready = leader.ready.clone();
-        let ended = || Refusal::NotLeader { leader: self.shared.leader_address() };
-        ready.wait_for(|ready| *ready).await.map(|_| ()).map_err(|_| ended())
+        self.shared.ready_leader().await.map(|_| ())
     }
 
     fn check_ttl(&self, ttl: std::time::Duration) -> Done<()> {

@@ -54,8 +54,10 @@ impl AdminService {
                 Some(Record::Slice(record)) => record.changed_at,
                 _ => state.generation(),
             };
-            let assigned = assigned.clone();
-            slices.push(SliceInfo { slice, assigned, changed_at, load_per_s: None, state_bytes: None });
+            let reported = assigned.owner.and_then(|owner| self.shared.loads.of_slice(owner.session, slice));
+            let load_per_s = reported.map(|reported| reported.load_per_s);
+            let state_bytes = reported.map(|reported| reported.state_bytes).filter(|bytes| *bytes > 0);
+            slices.push(SliceInfo { slice, assigned: assigned.clone(), changed_at, load_per_s, state_bytes });
         }
         let next_key = found.next().map(|(slice, _)| slice.first());
         let pods = pods(state, slices.iter().flat_map(|info| info.assigned.sessions()));
@@ -77,7 +79,10 @@ impl AdminService {
             draining: session.draining,
             acked_arming: session.acked_arming,
             slices: state.owned_by(session.id) as u64,
-            load_per_s: None,
+            load_per_s: self
+                .shared
+                .loads
+                .of_session(session.id, state.owned_slices(session.id).map(|(slice, _)| slice)),
             answered_ago: None,
         };
         let sessions: Vec<SessionInfo> = found.by_ref().take(page(request.limit)).map(describe).collect();
