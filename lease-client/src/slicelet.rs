@@ -145,6 +145,7 @@ pub struct SliceletBuilder {
     log: Option<OwnershipLog>,
     clock: Clock,
     drain_deadline: Duration,
+    accepts_fenced: bool,
     most_waiting: usize,
     longest_wait: Duration,
 }
@@ -192,6 +193,14 @@ impl SliceletBuilder {
     /// 1 s unless set.
     pub fn drain_deadline(mut self, deadline: Duration) -> Self {
         self.drain_deadline = deadline;
+        self
+    }
+
+    /// Takes guards that are [fenced](Guard::is_fenced) where the target says `serve_fenced`: after
+    /// the lease has run out they are given on, and only the store's fence decides. Without this
+    /// word of the application such a Slicelet stops like any other.
+    pub fn accept_fenced(mut self) -> Self {
+        self.accepts_fenced = true;
         self
     }
 
@@ -250,6 +259,7 @@ impl SliceletBuilder {
                 pool: ChannelPool::new(),
             },
             drain_deadline: self.drain_deadline,
+            accepts_fenced: self.accepts_fenced,
             jitter_seed: rand::random(),
             callbacks: self.handler.map(Callbacks::new),
         };
@@ -304,6 +314,7 @@ impl Slicelet {
             log: None,
             clock: Clock::System(SystemClock::new()),
             drain_deadline: Duration::from_secs(1),
+            accepts_fenced: false,
             most_waiting: 4_096,
             longest_wait: Duration::from_secs(1),
         }

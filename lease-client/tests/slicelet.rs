@@ -132,6 +132,37 @@ async fn a_session_that_expired_is_followed_by_a_new_one_of_the_same_slicelet() 
     assert!(a.slicelet.guard(b"alice").unwrap().fencing_token() > guard.fencing_token());
 }
 
+/// ◆ A session is never revived: registering is idempotent, so the Assigner would give the same one
+/// back, and with it slices that this Slicelet may have surrendered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_was_wrongly_called_closed_is_ended_and_not_revived() {
+    let fake = Fake::start().await;
+    // Far longer than the test: only the word can end the session.
+    let ttl = Duration::from_secs(300);
+    fake.create(
+        "cart",
+        4,
+        TargetConfig {
+            ttl,
+            ..TargetConfig::default()
+        },
+    );
+    let a = Pod::start(&fake, "cart").await;
+    pod::until("it owns everything", || a.slicelet.owned().len() == 4).await;
+    let (guard, first) = (
+        a.slicelet.guard(b"alice").unwrap(),
+        a.slicelet.session().unwrap(),
+    );
+    fake.say_closed_wrongly(first);
+    pod::until("it is served again", || {
+        a.slicelet.session().is_some_and(|now| now > first) && a.slicelet.guard(b"alice").is_ok()
+    })
+    .await;
+    assert!(guard.verify().is_err());
+    assert!(a.slicelet.guard(b"alice").unwrap().fencing_token() > guard.fencing_token());
+    assert_eq!(fake.live_sessions("cart"), [a.slicelet.session().unwrap()]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn closing_fails_every_check_and_gives_the_slices_away_at_once() {
     let fake = Fake::start().await;

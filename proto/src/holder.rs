@@ -233,6 +233,13 @@ impl Holder {
         }
     }
 
+    /// Takes what the target wants of sessions registered from now on. To be called before
+    /// [`Input::Registered`]; what the Holder remembers of earlier sessions stays.
+    pub fn configure(&mut self, on_lapse: OnLapse, handoff_deadline: Duration) {
+        self.config.on_lapse = on_lapse;
+        self.config.handoff_deadline = handoff_deadline;
+    }
+
     /// The session held now.
     pub fn session(&self) -> Option<SessionId> {
         self.session.as_ref().map(|session| session.id)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use leasehold_proto::command::Digest;
 use leasehold_proto::holder::{Action, Holder, HolderConfig, Input, Local, Part};
 use leasehold_proto::message::{Ready, ReadyAnswer};
+use leasehold_proto::target::OnLapse;
 use leasehold_proto::wire::{AssignerMessage, LoadReport, RegisterReply, SliceLoad};
 use leasehold_proto::{ClockTime, HandoffId, PodAddress, Slice, limits};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -41,6 +42,8 @@ pub(super) enum Event {
 pub(super) struct DriverConfig {
     pub(super) link: LinkConfig,
     pub(super) drain_deadline: Duration,
+    /// Whether the application takes guards without a lease where the target says so.
+    pub(super) accepts_fenced: bool,
     pub(super) jitter_seed: u64,
     pub(super) callbacks: Option<Callbacks>,
 }
@@ -224,15 +227,9 @@ impl Driver {
                 self.shared.counters.renewals_sent.add(1);
                 self.line.send_renewal(renew);
             }
-            Action::SayClosed(session) => {
-                let (config, line) = (self.config.link.clone(), Arc::clone(&self.line));
-                tokio::spawn(async move {
-                    if let Err(error) = link::say_closed(&config, &line, session).await {
-                        tracing::warn!(%session, %error, "cannot say that the closed session serves nothing any more");
-                    }
-                });
-            }
-            // The line registers anew by itself as soon as it hears that the session is over.
+            // Published already: the line may say that the session serves nothing any more.
+            Action::SayClosed(session) => self.line.dropped(session),
+            // The line registers anew by itself, after it has said so.
             Action::Register => {}
             Action::Prepare {
                 handoff,
@@ -337,15 +334,14 @@ impl Driver {
     fn registered(&mut self, reply: RegisterReply) {
         tracing::info!(session = %reply.session, ttl = ?reply.ttl, "registered");
         self.shared.counters.registrations.add(1);
-        // The settings hold for this session: a Holder made with them begins where the last one,
-        // whose session is over, has ended.
-        self.holder = Holder::new(HolderConfig {
-            on_lapse: reply.on_lapse,
-            handoff_deadline: reply.handoff_deadline,
-            jitter_seed: self.config.jitter_seed,
-            ..HolderConfig::default()
-        });
-        self.publisher.configure(reply.on_lapse, reply.key_hash);
+        // The same Holder for the life of the Slicelet: it knows which sessions are over, and what
+        // was surrendered.
+        let on_lapse = match self.config.accepts_fenced {
+            true => reply.on_lapse,
+            false => OnLapse::Stop,
+        };
+        self.holder.configure(on_lapse, reply.handoff_deadline);
+        self.publisher.configure(on_lapse, reply.key_hash);
         self.draining.clear();
         self.asked.clear();
         let RegisterReply {

@@ -35,11 +35,6 @@ const SEND_BUFFER: usize = 16;
 /// Load reports that wait for a stream.
 const WAITING_REPORTS: usize = 16;
 
-/// Closed sessions whose secrets are kept until they have said so themselves.
-const ENDED_SESSIONS: usize = 16;
-/// How long a closed session tries to say that it serves nothing any more.
-const SAY_CLOSED_TIME: Duration = Duration::from_secs(300);
-
 /// What came over the line.
 pub(super) enum FromLink {
     Registered(RegisterReply),
@@ -58,8 +53,10 @@ pub(super) struct LinkHandle {
     outbox: Mutex<Outbox>,
     filled: Notify,
     session: Mutex<Option<(SessionId, SessionSecret)>>,
-    /// Sessions that were closed and have not yet said so themselves; the newest ones.
-    ended: Mutex<VecDeque<(SessionId, SessionSecret)>>,
+    /// A session that is over and has not yet said so itself.
+    ended: Mutex<Option<(SessionId, SessionSecret)>>,
+    /// The newest session of which everything is dropped.
+    dropped: Mutex<Option<SessionId>>,
 }
 
 impl LinkHandle {
@@ -69,6 +66,7 @@ impl LinkHandle {
             filled: Notify::new(),
             session: Mutex::new(None),
             ended: Mutex::default(),
+            dropped: Mutex::default(),
         })
     }
 
@@ -99,23 +97,29 @@ impl LinkHandle {
         *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some((session, secret));
     }
 
-    fn end_session(&self) {
-        let ended = self
-            .session
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let mut all = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        all.extend(ended);
-        if all.len() > ENDED_SESSIONS {
-            all.pop_front();
-        }
+    /// The session is over; registering again waits until it has said so itself.
+    fn end_session(&self, session: SessionId, secret: SessionSecret) {
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some((session, secret));
     }
 
-    fn take_ended(&self, session: SessionId) -> Option<(SessionId, SessionSecret)> {
-        let mut all = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = all.iter().position(|(ended, _)| *ended == session)?;
-        all.remove(at)
+    fn ended(&self) -> Option<(SessionId, SessionSecret)> {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn said_closed(&self) {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Everything that `session` gave is dropped: no check passes by it ever again.
+    pub(super) fn dropped(&self, session: SessionId) {
+        *self.dropped.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
+        self.filled.notify_one();
+    }
+
+    fn is_dropped(&self, session: SessionId) -> bool {
+        let dropped = *self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        dropped.is_some_and(|dropped| session <= dropped)
     }
 
     fn next(&self, session: SessionId) -> Option<(SliceletMessage, bool)> {
@@ -146,6 +150,8 @@ pub(super) struct Link {
     handle: Arc<LinkHandle>,
     events: mpsc::Sender<FromLink>,
     ttl: Duration,
+    /// The last session that was held.
+    newest: Option<SessionId>,
 }
 
 /// Why a stream is given up.
@@ -167,15 +173,17 @@ impl Link {
             handle,
             events,
             ttl: Duration::from_secs(3),
+            newest: None,
         }
     }
 
     /// Runs until the Slicelet is gone.
     pub(super) async fn run(mut self) {
         loop {
-            let ended = match self.handle.session() {
-                None => self.register().await,
-                Some((session, secret)) => self.attach(session, secret).await,
+            let ended = match (self.handle.session(), self.handle.ended()) {
+                (Some((session, secret)), _) => self.attach(session, secret).await,
+                (None, Some((session, secret))) => self.say_closed(session, secret).await,
+                (None, None) => self.register().await,
             };
             match ended {
                 Ended::Wait(wait) => tokio::time::sleep(wait).await,
@@ -193,7 +201,14 @@ impl Link {
         match ask(&mut self.config.endpoints, &self.config.pool, call).await {
             Ok(reply) => match RegisterReply::try_from(reply) {
                 Ok(reply) => {
+                    if self.newest.is_some_and(|newest| reply.session <= newest) {
+                        // ◆ Never revived. It lives on at the Assigner, though a leader that was
+                        // none had called it closed: its own word ends it.
+                        self.handle.end_session(reply.session, reply.secret);
+                        return Ended::Wait(self.config.endpoints.failed());
+                    }
                     self.ttl = reply.ttl;
+                    self.newest = Some(reply.session);
                     self.handle.begin_session(reply.session, reply.secret);
                     let sent = self.events.send(FromLink::Registered(reply)).await;
                     if sent.is_ok() {
@@ -210,6 +225,29 @@ impl Link {
             Err((error, wait)) => {
                 tracing::debug!(%error, "not registered yet");
                 Ended::Wait(wait)
+            }
+        }
+    }
+
+    /// Says that a session which is over serves nothing any more. ◆ Only when that is so, and before
+    /// another is registered: the word must end this session, never one that serves.
+    async fn say_closed(&mut self, session: SessionId, secret: SessionSecret) -> Ended {
+        while !self.handle.is_dropped(session) {
+            tokio::select! {
+                () = self.events.closed() => return Ended::Abandoned,
+                () = self.handle.filled.notified() => {}
+            }
+        }
+        let call = close_call(&self.config, session, secret);
+        match ask(&mut self.config.endpoints, &self.config.pool, call).await {
+            Err((error, wait)) if is_worth_asking_again(&error) => {
+                tracing::debug!(%session, %error, "the closed session could not say so yet");
+                Ended::Wait(wait)
+            }
+            // Already gone, or refused for good: nothing more can be said.
+            Ok(_) | Err(_) => {
+                self.handle.said_closed();
+                Ended::Wait(Duration::ZERO)
             }
         }
     }
@@ -236,13 +274,13 @@ impl Link {
                 .map_err(|status| Error::from_assigner("attaching", status))
         };
         match timeout(RPC_TIMEOUT, open).await {
-            Ok(Ok(stream)) => self.converse(session, sender, stream).await,
+            Ok(Ok(stream)) => self.converse((session, secret), sender, stream).await,
             Ok(Err(error)) => match error.status().and_then(Refusal::from_status) {
                 Some(Refusal::NotLeader { leader }) => {
                     Ended::Wait(self.config.endpoints.not_leader(leader))
                 }
                 Some(Refusal::UnknownSession | Refusal::BadSecret) => {
-                    self.session_over(session).await
+                    self.session_over(session, secret).await
                 }
                 _ => Ended::Wait(self.config.endpoints.failed()),
             },
@@ -253,7 +291,7 @@ impl Link {
     /// Sends and receives until the stream ends, or until renewals stay without an answer.
     async fn converse(
         &mut self,
-        session: SessionId,
+        (session, secret): (SessionId, SessionSecret),
         sender: mpsc::Sender<pb::SliceletMessage>,
         mut stream: tonic::Streaming<pb::AssignerMessage>,
     ) -> Ended {
@@ -285,7 +323,7 @@ impl Link {
                                 answer_due = None;
                                 self.config.endpoints.succeeded();
                             }
-                            if let Some(ended) = self.receive(session, message).await {
+                            if let Some(ended) = self.receive((session, secret), message).await {
                                 return ended;
                             }
                         }
@@ -310,7 +348,11 @@ impl Link {
         }
     }
 
-    async fn receive(&mut self, session: SessionId, message: AssignerMessage) -> Option<Ended> {
+    async fn receive(
+        &mut self,
+        (session, secret): (SessionId, SessionSecret),
+        message: AssignerMessage,
+    ) -> Option<Ended> {
         match message {
             AssignerMessage::Refused {
                 session: _,
@@ -320,7 +362,7 @@ impl Link {
                 RefusedReason::NotLeader => {
                     Some(Ended::Wait(self.config.endpoints.not_leader(leader)))
                 }
-                RefusedReason::BadSecret => Some(self.session_over(session).await),
+                RefusedReason::BadSecret => Some(self.session_over(session, secret).await),
                 RefusedReason::NotAttached
                 | RefusedReason::Superseded
                 | RefusedReason::HigherIncarnation => {
@@ -339,7 +381,7 @@ impl Link {
                 reason,
             } if closed == session => {
                 tracing::info!(%session, ?reason, "the session was closed; a new one will be registered");
-                Some(self.session_over(session).await)
+                Some(self.session_over(session, secret).await)
             }
             message => {
                 let sent = self.events.send(FromLink::Message(message)).await;
@@ -348,8 +390,8 @@ impl Link {
         }
     }
 
-    async fn session_over(&mut self, session: SessionId) -> Ended {
-        self.handle.end_session();
+    async fn session_over(&mut self, session: SessionId, secret: SessionSecret) -> Ended {
+        self.handle.end_session(session, secret);
         let closed = AssignerMessage::Closed {
             session,
             reason: ClosedReason::Unknown,
@@ -360,6 +402,8 @@ impl Link {
         }
     }
 }
+
+type Closing = BoxFuture<'static, Result<tonic::Response<pb::CloseReply>, Status>>;
 
 const RETRY_REFUSED: Duration = Duration::from_millis(100);
 
@@ -416,11 +460,7 @@ async fn insist<T>(
             Ok(reply) => return Ok(reply),
             Err(failed) => failed,
         };
-        let again = matches!(
-            error.kind(),
-            ErrorKind::Unavailable | ErrorKind::Indeterminate
-        );
-        if !again || Instant::now() + wait >= until {
+        if !is_worth_asking_again(&error) || Instant::now() + wait >= until {
             return Err(error);
         }
         tokio::time::sleep(wait).await;
@@ -433,46 +473,37 @@ pub(super) async fn close(
     handle: &LinkHandle,
     until: Instant,
 ) -> Result<(), Error> {
-    match handle.session() {
-        Some((session, secret)) => close_session(config, session, secret, until).await,
-        None => Ok(()),
+    let Some((session, secret)) = handle.session().or_else(|| handle.ended()) else {
+        return Ok(());
+    };
+    match insist(config, until, close_call(config, session, secret)).await {
+        // Already gone is what was wanted.
+        Err(error) if error.kind() == ErrorKind::Expired => Ok(()),
+        result => result.map(|_| ()),
     }
 }
 
-/// Says the same of a session that the Assigner has closed.
-pub(super) async fn say_closed(
-    config: &LinkConfig,
-    handle: &LinkHandle,
-    session: SessionId,
-) -> Result<(), Error> {
-    match handle.take_ended(session) {
-        Some((session, secret)) => {
-            close_session(config, session, secret, Instant::now() + SAY_CLOSED_TIME).await
-        }
-        None => Ok(()),
-    }
+fn is_worth_asking_again(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Unavailable | ErrorKind::Indeterminate
+    )
 }
 
-async fn close_session(
+fn close_call(
     config: &LinkConfig,
     session: SessionId,
     secret: SessionSecret,
-    until: Instant,
-) -> Result<(), Error> {
+) -> impl Fn(SessionsClient<Channel>) -> Closing + use<> {
     let request = CloseRequest {
         target: target(config),
         session,
         secret,
     };
     let request = pb::CloseRequest::from(&request);
-    let call = |mut client: SessionsClient<Channel>| {
+    move |mut client: SessionsClient<Channel>| {
         let request = request.clone();
         async move { client.close(request).await }.boxed()
-    };
-    match insist(config, until, call).await {
-        // Already gone is what was wanted.
-        Err(error) if error.kind() == ErrorKind::Expired => Ok(()),
-        result => result.map(|_| ()),
     }
 }
 

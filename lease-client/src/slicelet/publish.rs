@@ -232,7 +232,9 @@ impl Publisher {
                 .for_each(|cell| cell.freeze(Arc::clone(&self.waiter)));
         }
         for old in old.into_values() {
-            if self.still_owned(old.slice) {
+            // The same slice at another epoch came back from elsewhere: that is no split or merge.
+            let again = self.held.iter().any(|now| now.slice == old.slice);
+            if !again && self.still_owned(old.slice) {
                 // Split or merged: guards in flight stay valid, new ones go to the new cells.
                 old.cells()
                     .for_each(|cell| cell.freeze(Arc::clone(&self.waiter)));
@@ -273,7 +275,11 @@ impl Publisher {
                 .next_back()
                 .map_or(part.slice.first(), |(first, _)| *first);
             let touched = old.range(first..=part.slice.last()).map(|(_, held)| held);
-            touched.filter(|old| old.slice.overlaps(part.slice) && old.cell.is_valid())
+            touched.filter(|old| {
+                let split = old.slice.covers(part.slice) && old.epoch == part.epoch;
+                let merged = part.slice.covers(old.slice) && part.slice != old.slice;
+                (split || merged) && old.cell.is_valid()
+            })
         };
         for parent in parents() {
             held.before.push(Arc::clone(&parent.cell));

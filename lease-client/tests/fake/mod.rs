@@ -236,6 +236,12 @@ impl Fake {
         state.watchers.clear();
     }
 
+    /// Says to the holder of a session that it is closed, as an Assigner might that leads no more
+    /// and has not heard of it. It lives on in the table.
+    pub fn say_closed_wrongly(&self, session: SessionId) {
+        self.state().tell_closed(session);
+    }
+
     pub fn live_sessions(&self, name: &str) -> Vec<SessionId> {
         self.state()
             .table
