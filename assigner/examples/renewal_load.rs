@@ -1,6 +1,7 @@
 //! Renewals against three nodes in a process of their own: throughput, latency, processor time.
 //!
 //! `cargo run --release --example renewal_load -- [sessions] [connections] [seconds] [renewals per second, 0 = saturated]`
+//! The environment variable `COLLECT_WINDOW_US` sets the shortest time between two quorum rounds.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -48,7 +49,11 @@ async fn serve() -> anyhow::Result<()> {
     let mut nodes = Vec::new();
     for id in 1..=3 {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        nodes.push(Node::start(NodeConfig::new("load", id, DataDir::Memory(MemoryStore::new()), any)).await?);
+        let mut config = NodeConfig::new("load", id, DataDir::Memory(MemoryStore::new()), any);
+        if let Ok(window) = std::env::var("COLLECT_WINDOW_US") {
+            config.grantor.collect_window = Duration::from_micros(window.parse()?);
+        }
+        nodes.push(Node::start(config).await?);
     }
     let members: BTreeMap<u64, String> = (1..).zip(nodes.iter().map(|node| node.address().to_owned())).collect();
     nodes[0].bootstrap(members).await?;
@@ -81,6 +86,8 @@ struct Load {
 struct Seen {
     answered: AtomicU64,
     lost: AtomicU64,
+    /// Answers to something that was not asked last; there must be none.
+    strays: AtomicU64,
     measuring: AtomicBool,
     stop: AtomicBool,
 }
@@ -115,13 +122,14 @@ impl Load {
         latencies.sort_unstable();
         let at = |share: f64| latencies.get((latencies.len() as f64 * share) as usize).map_or(0.0, |us| f64::from(*us) / 1e3);
         println!(
-            "renewals_per_s {:.0}\nserver_cpu_s_per_10k {:.3}\nlatency_ms_p50 {:.3}\nlatency_ms_p99 {:.3}\nlatency_ms_p999 {:.3}\nsessions_lost {}",
+            "renewals_per_s {:.0}\nserver_cpu_s_per_10k {:.3}\nlatency_ms_p50 {:.3}\nlatency_ms_p99 {:.3}\nlatency_ms_p999 {:.3}\nsessions_lost {}\nanswers_to_nothing {}",
             answered as f64 / took,
             cpu / (answered as f64 / 1e4),
             at(0.5),
             at(0.99),
             at(0.999),
             seen.lost.load(Ordering::Relaxed),
+            seen.strays.load(Ordering::Relaxed),
         );
         Ok(())
     }
@@ -200,6 +208,10 @@ async fn drive(
             match answer?.message {
                 Some(pb::assigner_message::Message::Renewed(renewed)) => {
                     let Some(state) = states.get_mut(&renewed.session) else { continue };
+                    if renewed.seq != state.seq {
+                        seen.strays.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    }
                     if !renewed.view_update.is_empty() {
                         state.known = known(&renewed.view_update);
                     }

@@ -61,6 +61,8 @@ pub struct Node {
     shared: Arc<Shared>,
     local: SocketAddr,
     stop: CancellationToken,
+    /// Cuts every connection.
+    cut: CancellationToken,
     server: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -100,13 +102,14 @@ impl Node {
             tokio::spawn(leader::supervise(Arc::clone(&shared), stop.clone())),
             tokio::spawn(feed::publish(Arc::clone(&shared), stop.clone())),
         ];
-        let serving = service::serve(Arc::clone(&shared), listener, stop.clone());
+        let cut = CancellationToken::new();
+        let serving = service::serve(Arc::clone(&shared), listener, stop.clone(), cut.clone());
         let server = tokio::spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "the listener failed");
             }
         });
-        Self { shared, local, stop, server, tasks }
+        Self { shared, local, stop, cut, server, tasks }
     }
 
     /// Forms a cluster of `members` (node id → `host:port`), all of them empty. To be called on
@@ -168,6 +171,7 @@ impl Node {
         if tokio::time::timeout(FAREWELL, &mut self.server).await.is_err() {
             self.server.abort();
         }
+        self.cut.cancel();
         for task in self.tasks.drain(..) {
             // Each ends by itself when told to stop.
             let _ = task.await;
@@ -192,6 +196,7 @@ impl Node {
 
     /// Ends without a word to anybody, as a crash would.
     pub(crate) async fn kill(mut self) {
+        self.cut.cancel();
         self.server.abort();
         for task in self.tasks.drain(..) {
             task.abort();
@@ -206,6 +211,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.stop.cancel();
+        self.cut.cancel();
         self.server.abort();
     }
 }

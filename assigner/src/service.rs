@@ -1,6 +1,7 @@
 //! The gRPC services of a node, on one listener: peers, sessions, watches, administration, health.
 
 mod admin;
+mod connection;
 pub(crate) mod feed;
 mod sessions;
 mod watch;
@@ -8,12 +9,11 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::Stream;
 use leasehold_proto::limits;
 use leasehold_proto::wire::pb::admin_server::AdminServer;
 use leasehold_proto::wire::pb::sessions_server::SessionsServer;
 use leasehold_proto::wire::pb::watch_server::WatchServer;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
@@ -26,18 +26,16 @@ use crate::shared::Shared;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Flow-control window of one stream.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// Pause after a connection could not be accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// How often an idle connection is asked for a sign of life.
 const KEEPALIVE_PERIOD: Duration = Duration::from_secs(5);
 /// How long it may take to give one.
 const KEEPALIVE_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Serves until `stop`; then connections are told to go and end.
-pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken) -> Result<(), tonic::transport::Error> {
+/// Serves until `stop`; then connections are told to go and end. At `cut` they are cut.
+pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken, cut: CancellationToken) -> Result<(), tonic::transport::Error> {
     let (reporter, health) = tonic_health::server::health_reporter();
     let health_task = tokio::spawn(report_health(Arc::clone(&shared), reporter, stop.clone()));
-    let connections = connections(listener);
+    let connections = connection::accept(listener, shared.config.limits.connections, cut);
     let sessions = SessionsServer::new(sessions::SessionsService::new(Arc::clone(&shared)))
         .max_decoding_message_size(limits::MESSAGE_BYTES);
     let watch = WatchServer::new(watch::WatchService::new(Arc::clone(&shared))).max_decoding_message_size(64 << 10);
@@ -58,23 +56,6 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, stop: Canc
         .await;
     health_task.abort();
     served
-}
-
-/// What connects. An error of one connection, or a moment without free file descriptors, ends
-/// nothing: a server would take it for the end of its listener.
-fn connections(listener: TcpListener) -> impl Stream<Item = Result<TcpStream, std::io::Error>> {
-    futures::stream::unfold(listener, |listener| async move {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) if stream.set_nodelay(true).is_ok() => return Some((Ok(stream), listener)),
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    })
 }
 
 /// SERVING while a leader is known: for the whole, and for sessions.

@@ -23,7 +23,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use leasehold_proto::command::{CloseProof, Command, PlanStep, Reply};
-use leasehold_proto::grantor::GrantorConfig;
 use leasehold_proto::table::LeaseTable;
 use leasehold_proto::target::{Consistency, Hold, Mode, TargetChange, TargetConfig};
 use leasehold_proto::wire::status::Refusal;
@@ -79,8 +78,6 @@ impl TestCluster {
     fn config(&self, id: u64, place: &Place) -> NodeConfig {
         NodeConfig {
             timers: Timers::fast(),
-            // Rounds go on while the clock is stopped.
-            grantor: GrantorConfig { collect_window: Duration::ZERO, ..GrantorConfig::default() },
             planner: self.planner.clone(),
             clock: Clock::Controlled(self.clock.clone()),
             ..NodeConfig::new("test", id, DataDir::Memory(place.store.clone()), place.listen)

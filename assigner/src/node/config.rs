@@ -132,6 +132,8 @@ impl Default for PlannerConfig {
 /// Bounds of what callers can take up at one node. What is beyond one is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Connections at once; the others wait to be accepted.
+    pub connections: usize,
     /// Streams and requests at once on one connection.
     pub streams_per_connection: u32,
     /// Sessions attached to one stream.
@@ -147,6 +149,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            connections: 32_768,
             streams_per_connection: 8_192,
             sessions_per_stream: 32_768,
             session_streams: 32_768,

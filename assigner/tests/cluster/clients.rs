@@ -14,6 +14,8 @@ use tonic::transport::server::TcpIncoming;
 use crate::support::{PATIENCE, settled, table_owned, target};
 
 const TARGET: &str = "cart";
+/// A request that finds no owner for so long has failed.
+const CALL_DEADLINE: Duration = Duration::from_secs(20);
 
 /// A pod: a Slicelet, and a server that carries its peer service.
 struct Pod {
@@ -151,9 +153,9 @@ async fn request(
     key: &[u8],
 ) -> Result<(), String> {
     let mut last = "no route".to_owned();
-    for _ in 0..200 {
-        let Some(route) = clerk.route(key) else { break };
-        let pod = pods.read().get(route.address.as_str()).cloned();
+    let deadline = tokio::time::Instant::now() + CALL_DEADLINE;
+    while tokio::time::Instant::now() < deadline {
+        let pod = clerk.route(key).and_then(|route| pods.read().get(route.address.as_str()).cloned());
         let Some(pod) = pod else {
             tokio::time::sleep(Duration::from_millis(1)).await;
             continue;

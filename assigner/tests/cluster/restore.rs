@@ -61,7 +61,7 @@ async fn a_restored_cluster_closes_every_session_and_waits_before_it_grants() {
         initial_slices: 4,
         reason: None,
     };
-    let mut client = AdminClient::new(connect(&endpoint).await);
+    let client = AdminClient::new(connect(&endpoint).await);
     until("the target is created", async || {
         client.clone().create_target(pb::CreateTargetRequest::from(&create)).await.is_ok()
     })
