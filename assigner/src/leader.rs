@@ -21,7 +21,7 @@ use leasehold_proto::table::{Event, SessionPhase};
 use leasehold_proto::wire::LoadReport;
 use leasehold_proto::{ClockTime, SessionId, TargetName};
 use leasehold_raft_store::{Leadership, ProposeError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +63,8 @@ pub(crate) enum ToLeader {
     Load { stream: StreamId, report: LoadReport },
     /// A stream has ended.
     Detach { stream: StreamId },
+    /// An operator wants to give the session a slice: may it be given any?
+    MayReceive { session: SessionId, answer: oneshot::Sender<bool> },
 }
 
 /// What became of a proposal.
@@ -326,6 +328,9 @@ impl Leader {
         }
         let names: Vec<TargetName> =
             self.shared.replica.table().targets().map(|target| target.name().clone()).collect();
+        for gone in self.streams.targets_other_than(&names) {
+            self.streams.target_gone(&gone);
+        }
         for name in names {
             self.streams.view_changed(name.clone());
             self.plans.touched([name]);
@@ -357,6 +362,10 @@ impl Leader {
                     }
                 }
                 ToLeader::Detach { stream } => self.streams.detach(stream),
+                ToLeader::MayReceive { session, answer } => {
+                    // Who asked may have given up.
+                    let _ = answer.send(self.grantor.may_receive(session));
+                }
             }
         }
         if !collected.is_empty() {
@@ -403,11 +412,7 @@ impl Leader {
 
     /// Nothing more is granted or answered in this term, and the status says why.
     fn halt(&mut self, why: String) {
-        let mut halted = self.shared.halted.lock();
-        if halted.is_none() {
-            tracing::error!(term = self.term, why, "halted");
-            *halted = Some(why);
-        }
+        self.shared.halt(why);
     }
 
     fn is_halted(&self) -> bool {

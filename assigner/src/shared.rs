@@ -55,6 +55,21 @@ impl Shared {
         }
     }
 
+    /// Returns when a quorum has agreed, after this call, that this node leads, and its table shows
+    /// everything that was committed before. Only then is what the table does *not* show known.
+    pub(crate) async fn confirmed(&self) -> Result<(), Refusal> {
+        self.raft.confirm().await.map(|_| ()).map_err(|error| self.refusal(error))
+    }
+
+    /// Nothing more is granted or answered in this term, and the status says why.
+    pub(crate) fn halt(&self, why: String) {
+        let mut halted = self.halted.lock();
+        if halted.is_none() {
+            tracing::error!(why, "halted");
+            *halted = Some(why);
+        }
+    }
+
     /// Where the leader is, if another node is known to lead.
     pub(crate) fn leader_address(&self) -> Option<PodAddress> {
         let leadership = self.raft.leadership().borrow().clone();

@@ -168,6 +168,11 @@ macro_rules! serial_id {
                 self.0
             }
 
+            /// The incarnation of the cluster in which it was made.
+            pub fn incarnation(self) -> u16 {
+                (self.0 >> 48) as u16
+            }
+
             /// Reads an id that [`Self::as_u64`] gave. Naming an id grants nothing: whatever acts
             /// on one looks it up first.
             pub fn from_u64(value: u64) -> Self {

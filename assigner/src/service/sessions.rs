@@ -121,8 +121,17 @@ impl Sessions for SessionsService {
         self.shared.ready_leader().await?;
         match self.check_secret(&request.target, request.session, &request.secret) {
             Ok(()) => {}
-            // Closed already: what the caller wants is so.
-            Err(Refusal::UnknownTarget | Refusal::UnknownSession) => return Ok(Response::new(pb::CloseReply {})),
+            // Closed already, if a quorum says so too: what the caller wants is so.
+            Err(Refusal::UnknownTarget | Refusal::UnknownSession) => {
+                self.shared.confirmed().await?;
+                match self.check_secret(&request.target, request.session, &request.secret) {
+                    Ok(()) => {}
+                    Err(Refusal::UnknownTarget | Refusal::UnknownSession) => {
+                        return Ok(Response::new(pb::CloseReply {}));
+                    }
+                    Err(refusal) => return Err(refusal.into()),
+                }
+            }
             Err(refusal) => return Err(refusal.into()),
         }
         let CloseRequest { target, session, .. } = request;
@@ -165,6 +174,18 @@ impl Stream for Outgoing {
             }
         }
     }
+}
+
+/// How a session stands in the table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Live,
+    Ghost,
+    Leaving,
+    Unknown,
+    BadSecret,
+    /// Made after a restore that this node's history does not have.
+    OfLaterLife,
 }
 
 /// What one stream says: read in chunks, passed on to the leader of the term in which it began.
@@ -267,35 +288,62 @@ impl Incoming {
     }
 
     async fn hello(&mut self, hello: Hello) -> bool {
-        let session = hello.session;
-        let verdict = self.judge(&hello);
-        match verdict {
-            Err(message) => self.out.send(vec![message]).await.is_ok(),
-            Ok(()) if self.attached >= self.shared.config.limits.sessions_per_stream => {
-                self.refuse(Some(session), RefusedReason::Overload);
-                true
+        let mut standing = self.standing(&hello);
+        if standing == Standing::Unknown {
+            // ◆ A leader that has lost its quorum without knowing would call every session unknown
+            // that was registered since: what the table does not show is known only to a quorum.
+            if self.shared.confirmed().await.is_err() {
+                self.refuse(None, RefusedReason::NotLeader);
+                return false;
             }
-            Ok(()) => {
+            standing = self.standing(&hello);
+        }
+        let session = hello.session;
+        let reason = match standing {
+            Standing::Live => {
+                if self.attached >= self.shared.config.limits.sessions_per_stream {
+                    self.refuse(Some(session), RefusedReason::Overload);
+                    return true;
+                }
                 self.attached += 1;
                 let attach = ToLeader::Attach { stream: self.id, session, target: hello.target };
-                self.leader.inbox.send(attach).await.is_ok()
+                return self.leader.inbox.send(attach).await.is_ok();
             }
-        }
+            Standing::BadSecret => {
+                let told = refused(Some(session), RefusedReason::BadSecret, None);
+                return self.out.send(vec![told]).await.is_ok();
+            }
+            Standing::OfLaterLife => {
+                self.shared.halt(format!(
+                    "{session} belongs to a later life of this cluster: this is an old copy that must not go on; stop \
+                     it, or restore it with a larger incarnation"
+                ));
+                self.refuse(Some(session), RefusedReason::HigherIncarnation);
+                return false;
+            }
+            Standing::Unknown => ClosedReason::Unknown,
+            Standing::Ghost => ClosedReason::Expired,
+            Standing::Leaving => ClosedReason::TargetDeleted,
+        };
+        let closed = AssignerMessage::Closed { session, reason };
+        self.out.send(vec![(&closed).into()]).await.is_ok()
     }
 
-    /// Whether the session may be attached; else what it is told.
-    fn judge(&self, hello: &Hello) -> Result<(), pb::AssignerMessage> {
-        let closed = |reason| (&AssignerMessage::Closed { session: hello.session, reason }).into();
+    /// How the session of a greeting stands, as far as this node's table shows.
+    fn standing(&self, hello: &Hello) -> Standing {
         let table = self.shared.replica.table();
-        let Some(target) = table.target(&hello.target) else { return Err(closed(ClosedReason::Unknown)) };
-        let Some(record) = target.session(hello.session) else { return Err(closed(ClosedReason::Unknown)) };
-        if record.secret != hello.secret {
-            return Err(refused(Some(hello.session), RefusedReason::BadSecret, None));
+        if hello.session.incarnation() > table.incarnation().get() {
+            return Standing::OfLaterLife;
         }
-        match record.phase {
-            SessionPhase::Live => Ok(()),
-            SessionPhase::Ghost => Err(closed(ClosedReason::Expired)),
-            SessionPhase::Leaving => Err(closed(ClosedReason::TargetDeleted)),
+        let found = table.target(&hello.target).and_then(|target| target.session(hello.session));
+        match found {
+            None => Standing::Unknown,
+            Some(record) if record.secret != hello.secret => Standing::BadSecret,
+            Some(record) => match record.phase {
+                SessionPhase::Live => Standing::Live,
+                SessionPhase::Ghost => Standing::Ghost,
+                SessionPhase::Leaving => Standing::Leaving,
+            },
         }
     }
 

@@ -158,3 +158,20 @@ async fn a_leader_that_meets_a_higher_incarnation_halts_and_says_why() {
     let status = register(&all[0].channel, "cart", 9100).await.unwrap_err();
     assert!(matches!(Refusal::from_status(&status), Some(Refusal::Halted(_))), "{status}");
 }
+
+#[tokio::test]
+async fn a_leader_that_meets_a_session_of_a_later_life_halts_instead_of_calling_it_closed() {
+    let cluster = TestCluster::start(1).await;
+    cluster.create_target("cart", 4).await;
+    let mut all = pods(&cluster, "cart", 1).await;
+    let session = "s9.1".parse::<leasehold_proto::SessionId>().unwrap();
+    let hello = pb::Hello {
+        session: session.as_u64(),
+        secret: Some((&leasehold_proto::target::SessionSecret::from_bytes([7; 16])).into()),
+        target: "cart".into(),
+    };
+    all[0].send_raw(pb::SliceletMessage { message: Some(pb::slicelet_message::Message::Hello(hello)) }).await;
+    assert_eq!(refused(&mut all[0]).await, RefusedReason::HigherIncarnation);
+    let why = cluster.node(1).status().halted.unwrap();
+    assert!(why.contains("s9.1"), "{why}");
+}
