@@ -150,7 +150,12 @@ impl Leader {
     fn plan_target(&mut self, name: TargetName, now: Instant) {
         let planned = {
             let table = self.shared.replica.table();
-            table.target(&name).filter(|target| !target.is_deleted()).map(|target| {
+            let Some(target) = table.target(&name) else {
+                // Gone, and marked by what ended with it.
+                drop(table);
+                return self.plans.target_gone(&name);
+            };
+            (!target.is_deleted()).then(|| {
                 let snapshot = self.snapshot(target);
                 let seed = self.shared.config.planner.seed;
                 (target.config_version(), planner::plan(&snapshot, &Load::default(), seed))
@@ -190,7 +195,8 @@ impl Leader {
     /// Steps that lost their compare-and-set need nothing: what beat them has marked the target.
     pub(super) fn plan_proposed(&mut self, name: &TargetName, result: &Result<Reply, ProposeError>) {
         let now = Instant::now();
-        let plan = self.plans.targets.entry(name.clone()).or_default();
+        // Gone meanwhile: nothing is remembered of it.
+        let Some(plan) = self.plans.targets.get_mut(name) else { return };
         plan.proposed = false;
         match result {
             Ok(Reply::Plan(results)) => {

@@ -94,6 +94,8 @@ pub(super) struct Streams {
     streams: IdMap<StreamId, Stream>,
     targets: Vec<TargetViews>,
     places: HashMap<TargetName, usize>,
+    /// Places in `targets` whose target is gone.
+    free: Vec<usize>,
     changed: Vec<usize>,
     /// Streams with a batch.
     pending: Vec<StreamId>,
@@ -206,9 +208,18 @@ impl Streams {
             changed: false,
             pushed: None,
         };
-        self.targets.push(views);
-        self.places.insert(name, self.targets.len() - 1);
-        self.targets.len() - 1
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.targets[place] = views;
+                place
+            }
+            None => {
+                self.targets.push(views);
+                self.targets.len() - 1
+            }
+        };
+        self.places.insert(name, place);
+        place
     }
 
     pub(super) fn view_changed(&mut self, name: TargetName) {
@@ -222,11 +233,21 @@ impl Streams {
         }
     }
 
+    /// Its sessions were closed before. One that is attached belongs to another target, created
+    /// under the same name since.
     pub(super) fn target_gone(&mut self, name: &TargetName) {
-        if let Some(place) = self.places.get(name).copied() {
-            self.targets[place].generation = None;
-            self.targets[place].updates.clear();
+        let Some(place) = self.places.get(name).copied() else { return };
+        self.targets[place].generation = None;
+        self.targets[place].updates.clear();
+        if self.targets[place].sessions.is_empty() {
+            self.places.remove(name);
+            self.free.push(place);
         }
+    }
+
+    /// The targets known here that are not among `present`, which is in order.
+    pub(super) fn targets_other_than(&self, present: &[TargetName]) -> Vec<TargetName> {
+        self.places.keys().filter(|name| present.binary_search(name).is_err()).cloned().collect()
     }
 
     /// What a session that knows `known` lacks, serialised once for all who know the same; empty
@@ -316,5 +337,52 @@ impl Leader {
         for place in std::mem::take(&mut self.streams.changed) {
             self.streams.push(place, &self.shared.replica, &self.shared.metrics);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(streams: &mut Streams, stream: StreamId) -> mpsc::Receiver<Vec<pb::AssignerMessage>> {
+        let (out, batches) = mpsc::channel(OUTBOX);
+        streams.open(stream, out, CancellationToken::new());
+        batches
+    }
+
+    fn target(name: &str) -> TargetName {
+        TargetName::new(name).expect("a target's name")
+    }
+
+    fn attach(streams: &mut Streams, session: u64, target: &TargetName) {
+        streams.attach(1, SessionId::from_u64(session), target.clone(), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn targets_that_are_gone_leave_nothing_behind() {
+        let mut streams = Streams::default();
+        let _batches = open(&mut streams, 1);
+        for number in 1..=100 {
+            let name = target(&format!("short-lived-{number}"));
+            attach(&mut streams, number, &name);
+            streams.view_changed(name.clone());
+            streams.close(SessionId::from_u64(number), ClosedReason::TargetDeleted);
+            streams.target_gone(&name);
+        }
+        assert_eq!((streams.targets.len(), streams.places.len(), streams.sessions.len()), (1, 0, 0));
+    }
+
+    #[test]
+    fn a_target_created_anew_under_the_name_keeps_its_sessions() {
+        let mut streams = Streams::default();
+        let _batches = open(&mut streams, 1);
+        let (cart, other) = (target("cart"), target("other"));
+        attach(&mut streams, 1, &cart);
+        // The old target's end is read only now.
+        streams.target_gone(&cart);
+        attach(&mut streams, 2, &other);
+        let places = [1, 2].map(|id| streams.attached(SessionId::from_u64(id)).map(|attached| attached.target));
+        assert_eq!(places, [Some(0), Some(1)]);
+        assert_eq!(streams.targets_other_than(&[other]), [cart]);
     }
 }

@@ -10,8 +10,10 @@ use leasehold_proto::wire::listing::SliceMoved;
 use leasehold_proto::wire::pb;
 use leasehold_proto::wire::status::Refusal;
 use leasehold_proto::{HandoffId, SessionId, Slice, SliceKey, TargetName};
+use tokio::sync::oneshot;
 
 use super::{AdminService, audit};
+use crate::leader::{LeaderHandle, ToLeader};
 use leasehold_proto::table::TargetState;
 use leasehold_proto::view::Assigned;
 
@@ -81,7 +83,7 @@ impl AdminService {
 
     /// Strong: begins a handoff. Eventual, or vacant before: moves at once.
     pub(super) async fn relocate(&self, request: MoveSlice) -> Done<pb::MoveSliceReply> {
-        self.must_lead().await?;
+        let leader = self.shared.ready_leader().await?;
         let MoveSlice { target, which, to, reason } = request;
         let (version, slice, to, step) = self.read(&target, |state| {
             let (slice, assigned) = find(state, which)?;
@@ -93,6 +95,7 @@ impl AdminService {
             };
             Ok((state.config_version(), slice, to, step))
         })?;
+        may_receive(&leader, to).await?;
         audit("move slice", &format_args!("{target} {slice} to {to}"), reason.as_deref());
         let begins = matches!(step, PlanStep::BeginHandoff { .. });
         self.apply_step(&target, version, step).await?;
@@ -151,6 +154,20 @@ impl AdminService {
             let handoff = state.slice_of(slice.first()).and_then(|(_, assigned)| assigned.handoff);
             Ok(handoff.filter(|handoff| handoff.to == to).map(|handoff| handoff.id))
         })
+    }
+}
+
+/// ◆ A slice is given only to a session that was answered in this term and is not suspected, by an
+/// operator as by the planner: a handoff to any other stays open, or leaves the slice unserved.
+async fn may_receive(leader: &LeaderHandle, session: SessionId) -> Done<()> {
+    let (answer, answered) = oneshot::channel();
+    let asked = leader.inbox.send(ToLeader::MayReceive { session, answer }).await.is_ok();
+    match (asked, answered.await) {
+        (true, Ok(true)) => Ok(()),
+        (true, Ok(false)) => Err(Refusal::Rejected(format!(
+            "{session} is not heard of at present; try again when it is, or move the slice elsewhere"
+        ))),
+        _ => Err(Refusal::NotLeader { leader: None }),
     }
 }
 
