@@ -174,7 +174,8 @@ pub struct SessionReport {
     pub session: String,
     /// Where its pod is reached.
     pub address: String,
-    /// 128 random bits of the Slicelet object, in hexadecimal.
+    /// The first 32 of the 128 random bits of the Slicelet object, in hexadecimal. The rest is shown
+    /// nowhere: whoever registers with all of them is given the session's secret.
     pub slicelet: String,
     /// `live`, `ghost` or `leaving`.
     pub phase: &'static str,
@@ -201,7 +202,7 @@ impl From<SessionInfo> for SessionReport {
         Self {
             session: info.session.to_string(),
             address: info.squid.address.to_string(),
-            slicelet: format!("{:032x}", info.squid.id),
+            slicelet: format!("{:08x}", info.squid.id >> 96),
             phase: match info.phase {
                 SessionPhase::Live => "live",
                 SessionPhase::Ghost => "ghost",

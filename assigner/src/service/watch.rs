@@ -34,6 +34,18 @@ impl WatchService {
         let places = Arc::new(Semaphore::new(shared.config.limits.watchers));
         Self { shared, places }
     }
+
+    /// ◆ Who has seen a later life of the cluster would take everything from this one for old, for
+    /// ever: it must find another Assigner, and its operator must learn of it.
+    fn must_not_be_older(&self, known: Option<Generation>) -> Result<(), Refusal> {
+        let (mine, known) = (self.shared.replica.table().incarnation(), known.map(Generation::incarnation));
+        match known.filter(|known| *known > mine) {
+            None => Ok(()),
+            Some(known) => Err(Refusal::Halted(format!(
+                "the watcher has seen incarnation {known}; this Assigner serves an older life of the cluster, {mine}"
+            ))),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -42,6 +54,7 @@ impl Watch for WatchService {
 
     async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Watching>, Status> {
         let request = WatchRequest::try_from(request.into_inner()).map_err(Refusal::from)?;
+        self.must_not_be_older(request.known)?;
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refusal::Overload)?;
         let Some((feed, steps)) = self.shared.feeds.subscribe(&request.target, &self.shared.replica) else {
             // Without a leader this node may only not have heard of it yet.

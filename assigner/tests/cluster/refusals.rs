@@ -4,11 +4,12 @@ use leasehold_assigner::testing::TestCluster;
 use leasehold_proto::SessionId;
 use leasehold_proto::message::Renew;
 use leasehold_proto::target::SessionSecret;
+use leasehold_proto::wire::pb::admin_client::AdminClient;
 use leasehold_proto::wire::pb::sessions_client::SessionsClient;
 use leasehold_proto::wire::status::Refusal;
 use leasehold_proto::wire::{AssignerMessage, Hello, RefusedReason, SliceletMessage, pb};
 
-use crate::support::{Pod, connect, leader_endpoint, pods, register, target};
+use crate::support::{Pod, connect, leader_endpoint, owned, pods, register, target};
 
 async fn refused(pod: &mut Pod) -> RefusedReason {
     loop {
@@ -123,7 +124,6 @@ async fn a_message_that_is_too_large_ends_only_its_stream() {
 
 #[tokio::test]
 async fn operators_are_sent_to_the_leader_and_read_anywhere() {
-    use pb::admin_client::AdminClient;
     let cluster = TestCluster::start(3).await;
     cluster.create_target("cart", 4).await;
     let leader = cluster.leader().await;
@@ -174,4 +174,42 @@ async fn a_leader_that_meets_a_session_of_a_later_life_halts_instead_of_calling_
     assert_eq!(refused(&mut all[0]).await, RefusedReason::HigherIncarnation);
     let why = cluster.node(1).status().halted.unwrap();
     assert!(why.contains("s9.1"), "{why}");
+}
+
+#[tokio::test]
+async fn no_slice_is_moved_to_a_session_that_was_never_heard_of() {
+    use leasehold_proto::SliceKey;
+    use leasehold_proto::wire::admin::{MoveSlice, MoveTo, SliceToMove};
+    let cluster = TestCluster::start(1).await;
+    cluster.create_target("cart", 4).await;
+    let mut pod = pods(&cluster, "cart", 1).await.remove(0);
+    let session = pod.session();
+    pod.until("everything is its own", |view| owned(view, session) == 4).await;
+    cluster.hold("cart").await;
+    let silent = register(&pod.channel, "cart", 9009).await.unwrap();
+    let which = SliceToMove::Holding(SliceKey::MIN);
+    let wish = MoveSlice { target: target("cart"), which, to: MoveTo::Session(silent.session), reason: None };
+    let mut client = AdminClient::new(pod.channel.clone());
+    let status = client.move_slice(pb::MoveSliceRequest::from(&wish)).await.unwrap_err();
+    assert!(matches!(Refusal::from_status(&status), Some(Refusal::Rejected(_))), "{status}");
+    let mut heard = Pod::attach(pod.channel.clone(), "cart", silent).await;
+    heard.renew().await;
+    let moved = client.move_slice(pb::MoveSliceRequest::from(&wish)).await.unwrap().into_inner();
+    assert!(moved.handoff.is_some());
+}
+
+#[tokio::test]
+async fn a_listing_does_not_show_what_one_registers_with() {
+    let cluster = TestCluster::start(1).await;
+    cluster.create_target("cart", 4).await;
+    let channel = connect(&cluster.endpoints()[0]).await;
+    let id = vec![0xab; 16];
+    let squid = Some(pb::Squid { address: "127.0.0.1:9001".into(), id: id.clone() });
+    let clock = i32::from(pb::ClockClass::Raw);
+    let request = pb::RegisterRequest { target: "cart".into(), squid, clock, app_version: String::new() };
+    SessionsClient::new(channel.clone()).register(request).await.unwrap();
+    let list = pb::ListSessionsRequest { target: "cart".into(), ..pb::ListSessionsRequest::default() };
+    let listed = AdminClient::new(channel).list_sessions(list).await.unwrap().into_inner().sessions.remove(0);
+    let shown = listed.squid.unwrap().id;
+    assert_eq!((&shown[..4], &shown[4..]), (&id[..4], &[0; 12][..]));
 }

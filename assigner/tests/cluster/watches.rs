@@ -109,6 +109,20 @@ async fn the_end_of_a_target_ends_its_watches() {
 }
 
 #[tokio::test]
+async fn a_watcher_from_a_later_life_of_the_cluster_is_told_so() {
+    let cluster = TestCluster::start(1).await;
+    cluster.create_target("cart", 4).await;
+    let endpoint = cluster.endpoints().remove(0);
+    let later = pb::Generation { incarnation: 2, number: 1 };
+    let request = pb::WatchRequest { target: "cart".into(), known: Some(later), client_name: "test".into() };
+    let status = WatchClient::new(connect(&endpoint).await).watch(request).await.unwrap_err();
+    match Refusal::from_status(&status) {
+        Some(Refusal::Halted(why)) => assert!(why.contains("an older life of the cluster"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn shutdown_does_not_wait_for_watchers() {
     let cluster = TestCluster::start(1).await;
     cluster.create_target("cart", 4).await;

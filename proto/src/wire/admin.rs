@@ -1,4 +1,4 @@
-//! What operators ask: the requests of the command line and the dashboard, checked.
+//! What operators ask: the requests of the command line, checked.
 //!
 //! Answers with content stand in [`listing`](super::listing); the others are empty messages.
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use leasehold_proto::table::{Record, RecordKey, SessionPhase, TargetState};
-use leasehold_proto::target::{Mode, PodAddress};
+use leasehold_proto::target::{Mode, PodAddress, Squid};
 use leasehold_proto::view::Assigned;
 use leasehold_proto::wire::admin::{GetTarget, KeyToLookUp, ListHandoffs, ListSessions, ListSlices, LookupKey};
 use leasehold_proto::wire::listing::{
@@ -71,7 +71,7 @@ impl AdminService {
         let mut found = state.sessions().filter(|session| behind(session.id));
         let describe = |session: &leasehold_proto::table::SessionRecord| SessionInfo {
             session: session.id,
-            squid: session.squid.clone(),
+            squid: shown(&session.squid),
             clock: session.clock,
             ttl: session.ttl,
             app_version: session.app_version.clone(),
@@ -121,6 +121,12 @@ impl AdminService {
 
 fn page(limit: u32) -> usize {
     if limit == 0 { limits::PAGE_ITEMS } else { (limit as usize).min(limits::PAGE_ITEMS) }
+}
+
+/// ◆ Whoever registers with a Squid is given the secret of its live session, so the whole of it is
+/// a credential: a listing names only its first 32 bits.
+fn shown(squid: &Squid) -> Squid {
+    Squid { address: squid.address.clone(), id: squid.id >> 96 << 96 }
 }
 
 fn pods(state: &TargetState, sessions: impl Iterator<Item = SessionId>) -> Vec<(SessionId, PodAddress)> {

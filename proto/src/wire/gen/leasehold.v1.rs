@@ -2363,7 +2363,8 @@ pub struct SessionInfo {
     /// Its id.
     #[prost(fixed64, tag = "1")]
     pub session: u64,
-    /// Whose it is.
+    /// Whose it is. Of the id only the first 32 bits, the rest is zero: whoever registers with all of
+    /// it is given the session's secret.
     #[prost(message, optional, tag = "2")]
     pub squid: ::core::option::Option<Squid>,
     /// How its process measures time.
