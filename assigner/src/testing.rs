@@ -194,10 +194,11 @@ impl TestCluster {
         }
     }
 
-    /// Ends a session now, as if its lease had run out. The process behind it learns it at once
-    /// over its stream; what it serves until then it serves beside its successor, which no real
-    /// expiry allows.
-    pub async fn expire_session(&self, name: &str, session: SessionId) {
+    /// Ends a session as a supervisor does that has seen the process end: at once, without waiting
+    /// for its lease. Here the process may go on, and learns it only over its stream: what it
+    /// serves until then it serves beside its successor, which no expiry allows. For an expiry
+    /// stop the process's renewals, and let [`Self::advance_time`] end its lease.
+    pub async fn reap_session(&self, name: &str, session: SessionId) {
         let command = Command::CloseSession { target: target(name), session, proof: CloseProof::Reaped };
         self.propose(&command).await.expect("the session lives");
     }

@@ -43,7 +43,11 @@ fencing tokens, that the snapshot does not know. So:
   4. Nothing is granted until every lease of the old cluster must have run out: the largest ttl of the
      snapshot, or --max-ttl if a target had a larger one since. All sessions are closed and all slices
      vacant; Slicelets register again by themselves.
-  5. Add further Assigners with `leasehold member add`, each with an empty directory. Do not restore the
+     Give --max-ttl whenever the ttl of a target was raised after the snapshot was saved.
+  5. A target that was made eventual after the snapshot was saved is strong again. Its processes of
+     the old cluster may still serve, for as long as they live, because in eventual mode they need no
+     lease: stop them all before the new cluster grants.
+  6. Add further Assigners with `leasehold member add`, each with an empty directory. Do not restore the
      snapshot a second time.
 
 Example:
@@ -94,7 +98,7 @@ pub struct Restore {
     /// Larger than any incarnation ever used
     #[arg(long, value_name = "N", value_parser = incarnation)]
     incarnation: Incarnation,
-    /// Largest ttl that a target of the old cluster had, if larger than in the snapshot
+    /// Largest ttl that a target of the old cluster had; needed if a ttl was raised since the snapshot
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     max_ttl: Option<Duration>,
     /// Your word that no Assigner of the old cluster runs or will run again
