@@ -2,6 +2,7 @@
 //! shares its cores, so that saturated rates are whole-machine rates.
 
 mod commits;
+mod criterion;
 mod failover;
 mod fanout;
 mod modes;
@@ -30,6 +31,9 @@ pub struct BenchArgs {
     /// Write the figures to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Take the figures of the micro-benchmarks from here: where `cargo bench` has left them.
+    #[arg(long, value_name = "DIR")]
+    criterion: Option<PathBuf>,
     /// Directory for data and logs, on the disk that is to be measured; a fresh temporary one under
     /// it is used and removed.
     #[arg(long, value_name = "DIR", default_value = ".")]
@@ -66,6 +70,9 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         .tempdir_in(&args.dir);
     let dir = dir.with_context(|| format!("cannot write under {}", args.dir.display()))?;
     let mut report = Report::new("bench", dir.path());
+    if let Some(results) = &args.criterion {
+        criterion::read(results, &mut report);
+    }
     for bench in chosen {
         let name = bench
             .to_possible_value()

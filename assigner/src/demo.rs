@@ -60,7 +60,7 @@ pub struct OwnershipArgs {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub clients: u16,
     /// How often a pod is killed.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(0..=100))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=100))]
     pub pod_kills: u16,
     /// Write the figures to this file.
     #[arg(long, value_name = "FILE")]

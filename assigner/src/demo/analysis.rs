@@ -89,6 +89,22 @@ pub fn planned_gaps_ms(histories: &[History], planned: &[Planned]) -> Vec<f64> {
         .collect()
 }
 
+/// How often a slice went from one holder to another while only planned things happened. Counted
+/// from the holders' own logs, so that it serves both modes.
+pub fn planned_moves(histories: &[History], planned: &[Planned]) -> usize {
+    let mut held: Vec<(Slice, u64, u64, u64)> = histories
+        .iter()
+        .flat_map(|history| history.held.iter())
+        .map(|held| (held.slice, held.token, held.begin_ns, held.holder))
+        .collect();
+    held.sort_unstable();
+    let moved = |pair: &&[(Slice, u64, u64, u64)]| {
+        let ((slice, _, _, from), (next, _, begin_ns, to)) = (pair[0], pair[1]);
+        slice == next && from != to && planned.iter().any(|stretch| stretch.holds(begin_ns))
+    };
+    held.windows(2).filter(moved).count()
+}
+
 /// Median and 99th percentile.
 pub fn p50_p99(samples: &[f64]) -> (Option<f64>, Option<f64>) {
     (quantile(samples, 0.5), quantile(samples, 0.99))
@@ -128,7 +144,9 @@ mod tests {
             from_ns: 0,
             to_ns: u64::MAX,
         }];
-        assert_eq!(planned_gaps_ms(&[first, second], &planned), [1.0]);
+        let both = [first, second];
+        assert_eq!(planned_gaps_ms(&both, &planned), [1.0]);
+        assert_eq!(planned_moves(&both, &planned), 1);
     }
 
     #[test]

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use leasehold_proto::SessionId;
+use leasehold_proto::overlap::Violation;
 use leasehold_proto::target::Consistency;
 
 use super::OwnershipArgs;
 use super::analysis::{self, Planned};
+use super::ownership::History;
 use super::requests::{self, Request};
 use super::screen::Screen;
 use super::world::{TARGET, World};
@@ -103,6 +105,7 @@ impl Script {
     async fn play(&mut self) -> anyhow::Result<()> {
         self.start().await?;
         let begin = now_ns();
+        self.screen.phase("steady load");
         self.steady(self.args.duration / 4).await?;
         self.moves(self.args.duration * 3 / 4).await?;
         self.restarts().await?;
@@ -155,7 +158,6 @@ impl Script {
     }
 
     async fn steady(&mut self, time: Duration) -> anyhow::Result<()> {
-        self.screen.phase("steady load");
         let end = Instant::now() + time;
         while Instant::now() < end {
             self.tick().await?;
@@ -196,6 +198,9 @@ impl Script {
     async fn kill_pod(&mut self, index: usize) -> anyhow::Result<u64> {
         self.screen
             .phase(&format!("kill -9 of {}", self.world.pods[index].name));
+        // Not just behind a move, whose words have renewed every lease: anywhere in the period.
+        let phase = self.args.ttl * 5 / 6 + self.args.ttl * u32::from(rand::random::<u8>()) / 1_536;
+        self.steady(phase).await?;
         let address = self.world.pods[index].address.to_string();
         let slices = self.control.slices(TARGET).await?;
         let owned = slices.iter().filter(|row| {
@@ -263,78 +268,71 @@ fn swap(slices: &[SliceRow], turn: usize) -> Vec<(leasehold_proto::Slice, Sessio
     pairs
 }
 
+/// Everything that was seen, beside what is claimed. Returns the overlaps, to be told.
 fn figures(
     report: &mut Report,
     args: &OwnershipArgs,
     notes: &Notes,
     requests: &[Request],
-    histories: &[super::ownership::History],
-) -> Vec<leasehold_proto::overlap::Violation> {
-    let strong = args.mode == Consistency::Strong;
-    let zero_if_strong = if strong {
-        Goal::AtMost(0.0)
-    } else {
-        Goal::None
+    histories: &[History],
+) -> Vec<Violation> {
+    // In eventual mode two pods may briefly disagree: reported, not claimed.
+    let zero_if_strong = match args.mode {
+        Consistency::Strong => Goal::AtMost(0.0),
+        Consistency::Eventual => Goal::None,
     };
+    let zero = Goal::AtMost(0.0);
     let counts = analysis::count(requests, &notes.planned);
     let violations = analysis::violations(histories);
+    let number = |count: usize| count as f64;
     report.figure(
         "ownership_overlaps",
-        violations.len() as f64,
+        number(violations.len()),
         "1",
         zero_if_strong,
     );
     report.figure(
         "requests_total",
-        counts.total as f64,
+        number(counts.total),
         "1",
         Goal::AtLeast(1.0),
     );
     report.figure(
         "failed_requests_planned",
-        counts.failed_planned as f64,
+        number(counts.failed_planned),
         "1",
-        Goal::AtMost(0.0),
+        zero,
     );
     report.figure(
         "failed_requests_total",
-        counts.failed_total as f64,
+        number(counts.failed_total),
         "1",
         Goal::None,
     );
-    report.figure("values_lost_on_move", counts.lost as f64, "1", Goal::None);
-    report.figure("stale_answers", counts.stale as f64, "1", zero_if_strong);
+    report.figure("values_lost_on_move", number(counts.lost), "1", Goal::None);
+    report.figure("stale_answers", number(counts.stale), "1", zero_if_strong);
+    move_figures(report, notes, histories);
+    failure_figures(report, args, notes, requests);
+    violations
+}
+
+fn move_figures(report: &mut Report, notes: &Notes, histories: &[History]) {
+    let moves = analysis::planned_moves(histories, &notes.planned);
+    report.figure("planned_moves_total", moves as f64, "1", Goal::AtLeast(1.0));
     let gaps = analysis::planned_gaps_ms(histories, &notes.planned);
     let (p50, p99) = analysis::p50_p99(&gaps);
-    report.figure(
-        "planned_moves_total",
-        gaps.len() as f64,
-        "1",
-        Goal::AtLeast(1.0),
-    );
-    report.maybe(
-        "planned_gap_ms_p50",
-        p50,
-        "ms",
-        Goal::None,
-        "no slice was frozen: eventual mode moves at once",
-    );
-    report.maybe(
-        "planned_gap_ms_p99",
-        p99,
-        "ms",
-        Goal::AtMost(10.0),
-        "no slice was frozen: eventual mode moves at once",
-    );
+    let reason = "no slice was frozen: eventual mode moves at once";
+    report.maybe("planned_gap_ms_p50", p50, "ms", Goal::None, reason);
+    report.maybe("planned_gap_ms_p99", p99, "ms", Goal::AtMost(10.0), reason);
+}
+
+fn failure_figures(report: &mut Report, args: &OwnershipArgs, notes: &Notes, requests: &[Request]) {
     let ttl_ms = args.ttl.as_secs_f64() * 1e3;
-    let mut failover = Vec::new();
-    for (at, slices) in &notes.pod_kills {
-        failover.extend(
-            requests::first_served_ms(requests, slices, *at)
-                .into_iter()
-                .flatten(),
-        );
-    }
+    let kills = notes.pod_kills.iter();
+    let served: Vec<Option<f64>> = kills
+        .flat_map(|(at, slices)| requests::first_served_ms(requests, slices, *at))
+        .collect();
+    let failover: Vec<f64> = served.iter().flatten().copied().collect();
     let (p50, p99) = analysis::p50_p99(&failover);
     let reason = "no pod that owned a slice was killed";
     report.maybe(
@@ -351,21 +349,29 @@ fn figures(
         Goal::AtMost(ttl_ms + 300.0),
         reason,
     );
+    let never = served.iter().filter(|served| served.is_none()).count();
+    report.figure(
+        "slices_never_served_again",
+        never as f64,
+        "1",
+        Goal::AtMost(0.0),
+    );
     let lost = notes.sessions_lost.map(|lost| lost as f64);
+    let reason = "the leader was not killed";
     report.maybe(
         "sessions_lost_leader_kill",
         lost,
         "1",
         Goal::AtMost(0.0),
-        "the leader was not killed",
+        reason,
     );
     let reason = "with one Assigner there is nobody to take over";
+    let took = notes.leader_failover_ms;
     report.maybe(
         "leader_failover_ms",
-        notes.leader_failover_ms,
+        took,
         "ms",
         Goal::AtMost(1_500.0),
         reason,
     );
-    violations
 }

@@ -207,7 +207,8 @@ impl Control {
             .collect())
     }
 
-    /// Asks for a slice to be moved. A slice that has changed meanwhile is left alone.
+    /// Asks for a slice to be moved. A slice that has changed meanwhile, or is there already by the
+    /// planner's doing, is left alone.
     pub async fn move_slice(
         &self,
         target: &str,
@@ -228,7 +229,7 @@ impl Control {
         match moved.await {
             Ok(_) => Ok(()),
             Err(status) => match Refusal::from_status(&status) {
-                Some(Refusal::Conflict(_) | Refusal::Rejected(_)) => Ok(()),
+                Some(Refusal::Conflict(_) | Refusal::Rejected(_) | Refusal::Invalid(_)) => Ok(()),
                 _ => Err(anyhow!("a slice cannot be moved: {}", status.message())),
             },
         }
