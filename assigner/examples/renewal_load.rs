@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use futures::StreamExt;
 use leasehold_assigner::{DataDir, Node, NodeConfig};
 use leasehold_proto::clock::ClockClass;
 use leasehold_proto::target::{PodAddress, Squid, TargetConfig, TargetName};
@@ -19,19 +20,26 @@ use leasehold_proto::wire::pb::admin_client::AdminClient;
 use leasehold_proto::wire::pb::sessions_client::SessionsClient;
 use leasehold_proto::wire::{RegisterReply, RegisterRequest, admin, pb};
 use leasehold_raft_store::MemoryStore;
-use futures::StreamExt;
 use tonic::transport::{Channel, Endpoint};
 
 const TARGET: &str = "load";
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     if arguments.first().is_some_and(|word| word == "serve") {
         return runtime.block_on(serve());
     }
-    let number = |at: usize, default: u64| arguments.get(at).map_or(Ok(default), |text| text.parse());
-    let load = Load { sessions: number(0, 10_000)?, connections: number(1, 16)?, seconds: number(2, 10)?, rate: number(3, 0)? };
+    let number =
+        |at: usize, default: u64| arguments.get(at).map_or(Ok(default), |text| text.parse());
+    let load = Load {
+        sessions: number(0, 10_000)?,
+        connections: number(1, 16)?,
+        seconds: number(2, 10)?,
+        rate: number(3, 0)?,
+    };
     let mut server = Command::new(std::env::current_exe()?)
         .arg("serve")
         .stdin(Stdio::piped())
@@ -55,7 +63,9 @@ async fn serve() -> anyhow::Result<()> {
         }
         nodes.push(Node::start(config).await?);
     }
-    let members: BTreeMap<u64, String> = (1..).zip(nodes.iter().map(|node| node.address().to_owned())).collect();
+    let members: BTreeMap<u64, String> = (1..)
+        .zip(nodes.iter().map(|node| node.address().to_owned()))
+        .collect();
     nodes[0].bootstrap(members).await?;
     let leader = loop {
         if let Some((_, address)) = nodes[0].status().leader {
@@ -63,10 +73,22 @@ async fn serve() -> anyhow::Result<()> {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
-    let config = TargetConfig { ttl: Duration::from_secs(30), ..TargetConfig::default() };
-    let create = admin::CreateTarget { target: TargetName::new(TARGET)?, config, initial_slices: 1024, reason: None };
+    let config = TargetConfig {
+        ttl: Duration::from_secs(30),
+        ..TargetConfig::default()
+    };
+    let create = admin::CreateTarget {
+        target: TargetName::new(TARGET)?,
+        config,
+        initial_slices: 1024,
+        reason: None,
+    };
     let mut client = AdminClient::connect(format!("http://{leader}")).await?;
-    while client.create_target(pb::CreateTargetRequest::from(&create)).await.is_err() {
+    while client
+        .create_target(pb::CreateTargetRequest::from(&create))
+        .await
+        .is_err()
+    {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     println!("{leader}");
@@ -105,14 +127,23 @@ impl Load {
                 .await?;
             let count = self.sessions / self.connections;
             let sessions = register(channel.clone(), connection * count, count).await?;
-            let period = (self.rate > 0).then(|| Duration::from_secs_f64(self.sessions as f64 / self.rate as f64));
-            tasks.push(tokio::spawn(drive(channel, sessions, period, Arc::clone(&seen))));
+            let period = (self.rate > 0)
+                .then(|| Duration::from_secs_f64(self.sessions as f64 / self.rate as f64));
+            tasks.push(tokio::spawn(drive(
+                channel,
+                sessions,
+                period,
+                Arc::clone(&seen),
+            )));
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
         let (cpu, begun) = (cpu_seconds(server)?, Instant::now());
         seen.measuring.store(true, Ordering::Release);
         tokio::time::sleep(Duration::from_secs(self.seconds)).await;
-        let (answered, took) = (seen.answered.load(Ordering::Acquire), begun.elapsed().as_secs_f64());
+        let (answered, took) = (
+            seen.answered.load(Ordering::Acquire),
+            begun.elapsed().as_secs_f64(),
+        );
         let cpu = cpu_seconds(server)? - cpu;
         seen.stop.store(true, Ordering::Release);
         let mut latencies = Vec::new();
@@ -120,7 +151,11 @@ impl Load {
             latencies.extend(task.await??);
         }
         latencies.sort_unstable();
-        let at = |share: f64| latencies.get((latencies.len() as f64 * share) as usize).map_or(0.0, |us| f64::from(*us) / 1e3);
+        let at = |share: f64| {
+            latencies
+                .get((latencies.len() as f64 * share) as usize)
+                .map_or(0.0, |us| f64::from(*us) / 1e3)
+        };
         println!(
             "renewals_per_s {:.0}\nserver_cpu_s_per_10k {:.3}\nlatency_ms_p50 {:.3}\nlatency_ms_p99 {:.3}\nlatency_ms_p999 {:.3}\nsessions_lost {}\nanswers_to_nothing {}",
             answered as f64 / took,
@@ -141,7 +176,10 @@ async fn register(channel: Channel, first: u64, count: u64) -> anyhow::Result<Ve
     for id in first..first + count {
         let request = RegisterRequest {
             target: TargetName::new(TARGET)?,
-            squid: Squid { address: PodAddress::new(&format!("pod-{id}:9000"))?, id: u128::from(id) },
+            squid: Squid {
+                address: PodAddress::new(&format!("pod-{id}:9000"))?,
+                id: u128::from(id),
+            },
             clock: ClockClass::Raw,
             app_version: String::new(),
         };
@@ -161,7 +199,9 @@ async fn drive(
     use pb::slicelet_message::Message;
     let (to, messages) = tokio::sync::mpsc::channel::<pb::SliceletMessage>(1 << 16);
     let mut states: BTreeMap<u64, State> = BTreeMap::new();
-    let message = |message| pb::SliceletMessage { message: Some(message) };
+    let message = |message| pb::SliceletMessage {
+        message: Some(message),
+    };
     for session in &sessions {
         let hello = pb::Hello {
             session: session.session.as_u64(),
@@ -172,11 +212,20 @@ async fn drive(
         states.insert(session.session.as_u64(), State::default());
     }
     let stream = tokio_stream::wrappers::ReceiverStream::new(messages);
-    let mut answers = SessionsClient::new(channel).attach(stream).await?.into_inner().ready_chunks(1024);
+    let mut answers = SessionsClient::new(channel)
+        .attach(stream)
+        .await?
+        .into_inner()
+        .ready_chunks(1024);
     let renew = |session: u64, state: &mut State| {
         state.seq += 1;
         state.sent = Some(Instant::now());
-        pb::Renew { session, seq: state.seq, known: state.known, ..pb::Renew::default() }
+        pb::Renew {
+            session,
+            seq: state.seq,
+            known: state.known,
+            ..pb::Renew::default()
+        }
     };
     let ids: Vec<u64> = states.keys().copied().collect();
     if period.is_none() {
@@ -195,7 +244,8 @@ async fn drive(
             _ = tick.tick() => Vec::new(),
         };
         if let Some(period) = period {
-            let due = (begun.elapsed().as_secs_f64() / period.as_secs_f64() * ids.len() as f64) as u64;
+            let due =
+                (begun.elapsed().as_secs_f64() / period.as_secs_f64() * ids.len() as f64) as u64;
             while sent < due {
                 let id = ids[(sent % ids.len() as u64) as usize];
                 if let Some(state) = states.get_mut(&id) {
@@ -207,7 +257,9 @@ async fn drive(
         for answer in chunk {
             match answer?.message {
                 Some(pb::assigner_message::Message::Renewed(renewed)) => {
-                    let Some(state) = states.get_mut(&renewed.session) else { continue };
+                    let Some(state) = states.get_mut(&renewed.session) else {
+                        continue;
+                    };
                     if renewed.seq != state.seq {
                         seen.strays.fetch_add(1, Ordering::Relaxed);
                         continue;
@@ -255,7 +307,12 @@ fn known(update: &[u8]) -> Option<pb::Generation> {
 /// Processor time that a process has used.
 fn cpu_seconds(process: u32) -> anyhow::Result<f64> {
     let text = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
-    let fields: Vec<&str> = text.rsplit_once(") ").context("a stat line")?.1.split(' ').collect();
+    let fields: Vec<&str> = text
+        .rsplit_once(") ")
+        .context("a stat line")?
+        .1
+        .split(' ')
+        .collect();
     let ticks = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
     Ok(ticks / 100.0)
 }

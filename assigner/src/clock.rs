@@ -30,7 +30,11 @@ impl Clock {
 
     /// How far this clock may run wrong.
     pub fn class(&self) -> ClockClass {
-        if cfg!(target_os = "linux") { ClockClass::Raw } else { ClockClass::Slewed }
+        if cfg!(target_os = "linux") {
+            ClockClass::Raw
+        } else {
+            ClockClass::Slewed
+        }
     }
 }
 
@@ -50,7 +54,11 @@ struct Control {
 
 impl Default for ControlledClock {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Control { ahead: Duration::ZERO, behind: Duration::ZERO, paused: None })))
+        Self(Arc::new(Mutex::new(Control {
+            ahead: Duration::ZERO,
+            behind: Duration::ZERO,
+            paused: None,
+        })))
     }
 }
 
@@ -135,15 +143,21 @@ fn reading(mut read: impl FnMut(libc::clockid_t) -> u64) -> u64 {
 }
 
 fn read(clock: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `time` is a valid place to write to; these clocks exist on every supported kernel,
     // and where one does not the reading stays zero.
     unsafe { libc::clock_gettime(clock, &mut time) };
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -158,7 +172,10 @@ mod tests {
         clock.resume();
         let resumed = clock.now();
         assert!(resumed.since(paused) >= Duration::from_secs(3600));
-        assert!(resumed.since(paused) < Duration::from_secs(7200), "the pause does not count");
+        assert!(
+            resumed.since(paused) < Duration::from_secs(7200),
+            "the pause does not count"
+        );
     }
 
     #[test]
@@ -201,16 +218,25 @@ mod tests {
     fn a_reading_that_was_interrupted_is_taken_again() {
         let (shown, _, reads) = slow_machine(|nth| if nth == 1 { 80_000_000 } else { 100 });
         assert_eq!(reads, 8);
-        assert_eq!(shown, 80_000_000 + 6 * 100 + 100, "the RAW of the second attempt, and one read too much");
+        assert_eq!(
+            shown,
+            80_000_000 + 6 * 100 + 100,
+            "the RAW of the second attempt, and one read too much"
+        );
     }
 
     #[test]
     #[cfg(target_os = "linux")]
     fn where_every_reading_is_interrupted_the_best_is_used() {
-        let (shown, ended, reads) = slow_machine(|nth| if nth / 4 == 7 { 1_000_000 } else { 2_000_000 });
+        let (shown, ended, reads) =
+            slow_machine(|nth| if nth / 4 == 7 { 1_000_000 } else { 2_000_000 });
         assert_eq!(reads, 4 * ATTEMPTS, "it ends");
         let raw_of_the_best = 28 * 2_000_000 + 3 * 1_000_000;
-        assert_eq!(shown, raw_of_the_best + 1_000_000, "wrong by one short interruption");
+        assert_eq!(
+            shown,
+            raw_of_the_best + 1_000_000,
+            "wrong by one short interruption"
+        );
         assert!(shown < ended);
     }
 }

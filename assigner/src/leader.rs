@@ -54,17 +54,34 @@ pub(crate) struct LeaderHandle {
 /// What streams tell the leader.
 pub(crate) enum ToLeader {
     /// A stream begins.
-    Open { stream: StreamId, out: Outbox, ended: CancellationToken },
+    Open {
+        stream: StreamId,
+        out: Outbox,
+        ended: CancellationToken,
+    },
     /// It introduced a session, with the right secret.
-    Attach { stream: StreamId, session: SessionId, target: TargetName },
+    Attach {
+        stream: StreamId,
+        session: SessionId,
+        target: TargetName,
+    },
     /// Renewals of one stream.
-    Renewals { stream: StreamId, renewals: Vec<Renew> },
+    Renewals {
+        stream: StreamId,
+        renewals: Vec<Renew>,
+    },
     /// How much the slices of a session are used.
-    Load { stream: StreamId, report: LoadReport },
+    Load {
+        stream: StreamId,
+        report: LoadReport,
+    },
     /// A stream has ended.
     Detach { stream: StreamId },
     /// An operator wants to give the session a slice: may it be given any?
-    MayReceive { session: SessionId, answer: oneshot::Sender<bool> },
+    MayReceive {
+        session: SessionId,
+        answer: oneshot::Sender<bool>,
+    },
 }
 
 /// What became of a proposal.
@@ -131,7 +148,11 @@ async fn lead(
     let (inbox, inbound) = mpsc::channel(INBOX);
     let (ready, is_ready) = watch::channel(false);
     let ended = CancellationToken::new();
-    let handle = LeaderHandle { inbox, ready: is_ready, ended: ended.clone() };
+    let handle = LeaderHandle {
+        inbox,
+        ready: is_ready,
+        ended: ended.clone(),
+    };
     *shared.leader.lock() = Some(Arc::new(handle));
     tracing::info!(term, "leading");
     shared.loads.clear();
@@ -238,7 +259,8 @@ impl Leader {
         }
         self.read_events();
         let infos = self.every_session();
-        self.plans.begin(Instant::now() + self.shared.config.planner.hear_all_within);
+        self.plans
+            .begin(Instant::now() + self.shared.config.planner.hear_all_within);
         self.ready = true;
         self.input(Input::Ready(infos));
         true
@@ -250,9 +272,17 @@ impl Leader {
         let mut infos = Vec::new();
         for target in table.targets() {
             self.plans.touched([target.name().clone()]);
-            for session in target.sessions().filter(|session| session.phase != SessionPhase::Ghost) {
+            for session in target
+                .sessions()
+                .filter(|session| session.phase != SessionPhase::Ghost)
+            {
                 let leaving = session.phase == SessionPhase::Leaving;
-                infos.push(SessionInfo { session: session.id, ttl: session.ttl, clock: session.clock, leaving });
+                infos.push(SessionInfo {
+                    session: session.id,
+                    ttl: session.ttl,
+                    clock: session.clock,
+                    leaving,
+                });
                 self.plans.note_home(session.id, target.name());
             }
         }
@@ -262,11 +292,28 @@ impl Leader {
     /// How long nothing need be done; zero when something is due.
     fn sleep_time(&self) -> Duration {
         let (now, lease_now) = (Instant::now(), self.clock.now());
-        let lease_times = [self.wake_at, self.expiry.restored_at(), self.plans.settled_at()];
-        let by_lease_clock = lease_times.into_iter().flatten().min().map(|at| at.since(lease_now));
-        let by_pacing = self.expiry.retry_at().into_iter().chain(self.plans.plan_at()).min();
+        let lease_times = [
+            self.wake_at,
+            self.expiry.restored_at(),
+            self.plans.settled_at(),
+        ];
+        let by_lease_clock = lease_times
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|at| at.since(lease_now));
+        let by_pacing = self
+            .expiry
+            .retry_at()
+            .into_iter()
+            .chain(self.plans.plan_at())
+            .min();
         let by_pacing = by_pacing.map(|at| at.saturating_duration_since(now).max(TIMER_TICK));
-        let until = by_lease_clock.into_iter().chain(by_pacing).min().unwrap_or(IDLE);
+        let until = by_lease_clock
+            .into_iter()
+            .chain(by_pacing)
+            .min()
+            .unwrap_or(IDLE);
         match &self.clock {
             Clock::System => until,
             // A test may move it at any time.
@@ -288,14 +335,25 @@ impl Leader {
 
     fn event(&mut self, event: Event) {
         match event {
-            Event::SessionRegistered { target, session, ttl, clock } => {
+            Event::SessionRegistered {
+                target,
+                session,
+                ttl,
+                clock,
+            } => {
                 self.plans.note_home(session, &target);
                 self.shared.metrics.sessions_registered.inc();
-                self.input(Input::Registered(SessionInfo { session, ttl, clock, leaving: false }));
+                self.input(Input::Registered(SessionInfo {
+                    session,
+                    ttl,
+                    clock,
+                    leaving: false,
+                }));
             }
             Event::SessionLeaving(session) => {
                 self.input(Input::Leaving(session));
-                self.streams.close(session, leasehold_proto::wire::ClosedReason::TargetDeleted);
+                self.streams
+                    .close(session, leasehold_proto::wire::ClosedReason::TargetDeleted);
             }
             Event::SessionClosed(session) => self.session_closed(session),
             Event::ViewChanged(target) => self.streams.view_changed(target),
@@ -303,10 +361,16 @@ impl Leader {
                 self.streams.target_gone(&target);
                 self.plans.target_gone(&target);
             }
-            Event::HandoffEnded { handoff, completed, .. } => {
+            Event::HandoffEnded {
+                handoff, completed, ..
+            } => {
                 self.words.ended(handoff);
                 let metrics = &self.shared.metrics;
-                if completed { metrics.handoffs_completed.inc() } else { metrics.handoffs_cancelled.inc() };
+                if completed {
+                    metrics.handoffs_completed.inc()
+                } else {
+                    metrics.handoffs_cancelled.inc()
+                };
             }
         }
     }
@@ -314,10 +378,19 @@ impl Leader {
     /// Events were dropped: compares everything with the table. What it finds it counts from now,
     /// which is later than it happened, and so on the safe side.
     fn resynchronise(&mut self) {
-        tracing::warn!(term = self.term, "events were dropped; reading the whole table");
+        tracing::warn!(
+            term = self.term,
+            "events were dropped; reading the whole table"
+        );
         let infos = self.every_session();
-        let live: std::collections::BTreeSet<SessionId> = infos.iter().map(|info| info.session).collect();
-        for session in self.plans.homes().into_iter().filter(|session| !live.contains(session)) {
+        let live: std::collections::BTreeSet<SessionId> =
+            infos.iter().map(|info| info.session).collect();
+        for session in self
+            .plans
+            .homes()
+            .into_iter()
+            .filter(|session| !live.contains(session))
+        {
             self.session_closed(session);
         }
         for info in infos {
@@ -326,8 +399,13 @@ impl Leader {
                 self.input(Input::Leaving(info.session));
             }
         }
-        let names: Vec<TargetName> =
-            self.shared.replica.table().targets().map(|target| target.name().clone()).collect();
+        let names: Vec<TargetName> = self
+            .shared
+            .replica
+            .table()
+            .targets()
+            .map(|target| target.name().clone())
+            .collect();
         for gone in self.streams.targets_other_than(&names) {
             self.streams.target_gone(&gone);
         }
@@ -354,10 +432,20 @@ impl Leader {
         for message in inbox.drain(..) {
             match message {
                 ToLeader::Open { stream, out, ended } => self.streams.open(stream, out, ended),
-                ToLeader::Attach { stream, session, target } => self.attach(stream, session, target),
-                ToLeader::Renewals { stream, renewals } => self.collect(stream, renewals, &mut collected),
+                ToLeader::Attach {
+                    stream,
+                    session,
+                    target,
+                } => self.attach(stream, session, target),
+                ToLeader::Renewals { stream, renewals } => {
+                    self.collect(stream, renewals, &mut collected)
+                }
                 ToLeader::Load { stream, report } => {
-                    if self.streams.attached(report.session).is_some_and(|attached| attached.stream == stream) {
+                    if self
+                        .streams
+                        .attached(report.session)
+                        .is_some_and(|attached| attached.stream == stream)
+                    {
                         self.shared.loads.report(&report);
                     }
                 }

@@ -26,5 +26,8 @@ mod shared;
 mod snapshot_file;
 pub mod testing;
 
-pub use node::{BootstrapError, DataDir, Limits, Node, NodeConfig, NodeStatus, PlannerConfig, StartError, Timers};
+pub use node::{
+    BootstrapError, DataDir, Limits, Node, NodeConfig, NodeStatus, PlannerConfig, StartError,
+    Timers,
+};
 pub use snapshot_file::SnapshotFile;

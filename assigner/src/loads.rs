@@ -42,8 +42,11 @@ impl Loads {
             if *count >= KEPT && !slices.contains_key(&load.slice.first()) {
                 continue;
             }
-            let reported =
-                Reported { slice: load.slice, load_per_s: load.load_per_s, state_bytes: load.state_bytes };
+            let reported = Reported {
+                slice: load.slice,
+                load_per_s: load.load_per_s,
+                state_bytes: load.state_bytes,
+            };
             if slices.insert(load.slice.first(), reported).is_none() {
                 *count += 1;
             }
@@ -66,19 +69,33 @@ impl Loads {
     /// What its owner reported of a slice.
     pub(crate) fn of_slice(&self, session: SessionId, slice: Slice) -> Option<Reported> {
         let inner = self.inner.lock();
-        inner.by_session.get(&session)?.get(&slice.first()).copied().filter(|reported| reported.slice == slice)
+        inner
+            .by_session
+            .get(&session)?
+            .get(&slice.first())
+            .copied()
+            .filter(|reported| reported.slice == slice)
     }
 
     /// What a session reported of these slices together.
-    pub(crate) fn of_session(&self, session: SessionId, slices: impl Iterator<Item = Slice>) -> Option<f64> {
+    pub(crate) fn of_session(
+        &self,
+        session: SessionId,
+        slices: impl Iterator<Item = Slice>,
+    ) -> Option<f64> {
         let inner = self.inner.lock();
         let reported = inner.by_session.get(&session)?;
-        let load = |slice: Slice| reported.get(&slice.first()).filter(|found| found.slice == slice);
+        let load = |slice: Slice| {
+            reported
+                .get(&slice.first())
+                .filter(|found| found.slice == slice)
+        };
         Some(slices.filter_map(load).map(|found| found.load_per_s).sum())
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use leasehold_proto::wire::SliceLoad;
 
@@ -88,11 +105,29 @@ mod tests {
     fn only_a_report_of_the_very_slice_counts() {
         let (loads, session) = (Loads::default(), SessionId::from_u64(7));
         let (lower, upper) = Slice::ALL.split(SliceKey::from_u64(1 << 60)).unwrap();
-        let load = SliceLoad { slice: lower, load_per_s: 3.5, state_bytes: 10, hot_keys: Vec::new() };
-        loads.report(&LoadReport { session, loads: vec![load] });
-        assert_eq!(loads.of_slice(session, lower).map(|found| found.load_per_s), Some(3.5));
-        assert_eq!(loads.of_slice(session, Slice::ALL), None, "it was split since");
-        assert_eq!(loads.of_session(session, [lower, upper].into_iter()), Some(3.5));
+        let load = SliceLoad {
+            slice: lower,
+            load_per_s: 3.5,
+            state_bytes: 10,
+            hot_keys: Vec::new(),
+        };
+        loads.report(&LoadReport {
+            session,
+            loads: vec![load],
+        });
+        assert_eq!(
+            loads.of_slice(session, lower).map(|found| found.load_per_s),
+            Some(3.5)
+        );
+        assert_eq!(
+            loads.of_slice(session, Slice::ALL),
+            None,
+            "it was split since"
+        );
+        assert_eq!(
+            loads.of_session(session, [lower, upper].into_iter()),
+            Some(3.5)
+        );
         loads.forget(session);
         assert_eq!(loads.of_session(session, [lower].into_iter()), None);
     }

@@ -21,7 +21,10 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn new(replica: Arc<Replica>) -> Self {
-        Self { replica, news: News::default() }
+        Self {
+            replica,
+            news: News::default(),
+        }
     }
 
     fn note(&mut self, outcome: Outcome, keys: &[RecordKey]) -> Bytes {
@@ -38,7 +41,9 @@ impl Machine {
 fn target_of(key: &RecordKey) -> Option<&TargetName> {
     match key {
         RecordKey::Meta => None,
-        RecordKey::Target(target) | RecordKey::Slice(target, _) | RecordKey::Session(target, _) => Some(target),
+        RecordKey::Target(target) | RecordKey::Slice(target, _) | RecordKey::Session(target, _) => {
+            Some(target)
+        }
     }
 }
 
@@ -48,8 +53,11 @@ impl StateMachine for Machine {
         applied: Option<LogPosition>,
         records: &mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>,
     ) -> Result<(), RestoreError> {
-        let decoded: Result<Vec<Record>, RestoreError> = records.map(|(key, value)| read_record(&key, &value)).collect();
-        let table = LeaseTable::from_records(decoded?).map_err(|error| RestoreError(error.to_string()))?;
+        let decoded: Result<Vec<Record>, RestoreError> = records
+            .map(|(key, value)| read_record(&key, &value))
+            .collect();
+        let table =
+            LeaseTable::from_records(decoded?).map_err(|error| RestoreError(error.to_string()))?;
         tracing::info!(applied = ?applied.map(|at| at.index), targets = table.targets().count(), "records loaded");
         self.news = News::default();
         self.replica.write(|present| *present = table);
@@ -63,7 +71,10 @@ impl StateMachine for Machine {
             // Every replica runs the same code on the same bytes and refuses alike.
             Err(error) => return wire::encode_reply(&unreadable(&error.to_string())),
         };
-        let at = LogId { term: at.term, index: at.index };
+        let at = LogId {
+            term: at.term,
+            index: at.index,
+        };
         let mut outcome = self.replica.write(|table| {
             let outcome = table.apply(at, command);
             for key in &outcome.touched {
@@ -98,7 +109,12 @@ fn unreadable(why: &str) -> Reply {
 /// Reads one stored record and checks that it stands under its own key.
 pub(crate) fn read_record(key: &[u8], value: &[u8]) -> Result<Record, RestoreError> {
     let shown = || String::from_utf8_lossy(&key[..key.len().min(80)]).into_owned();
-    let bad = |why: &dyn std::fmt::Display| RestoreError(format!("the record under {:?} cannot be read: {why}", shown()));
+    let bad = |why: &dyn std::fmt::Display| {
+        RestoreError(format!(
+            "the record under {:?} cannot be read: {why}",
+            shown()
+        ))
+    };
     let named = wire::decode_record_key(key).map_err(|error| bad(&error))?;
     let record = wire::decode_record(value).map_err(|error| bad(&error))?;
     if record.key() != named {
@@ -108,6 +124,7 @@ pub(crate) fn read_record(key: &[u8], value: &[u8]) -> Result<Record, RestoreErr
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::collections::BTreeMap;
 
@@ -135,13 +152,20 @@ mod tests {
     }
 
     fn create() -> Command {
-        Command::CreateTarget { target: cart(), config: TargetConfig::default(), initial_slices: 4 }
+        Command::CreateTarget {
+            target: cart(),
+            config: TargetConfig::default(),
+            initial_slices: 4,
+        }
     }
 
     fn register() -> Command {
         Command::RegisterSession {
             target: cart(),
-            squid: Squid { address: PodAddress::new("127.0.0.1:9000").unwrap(), id: 7 },
+            squid: Squid {
+                address: PodAddress::new("127.0.0.1:9000").unwrap(),
+                id: 7,
+            },
             clock: ClockClass::Raw,
             secret: SessionSecret::from_bytes([9; 16]),
             app_version: String::new(),
@@ -157,11 +181,17 @@ mod tests {
         let replica = Arc::new(Replica::default());
         let (mut machine, mut records) = (Machine::new(Arc::clone(&replica)), Records::default());
         for (index, command) in [create(), register()].iter().enumerate() {
-            machine.apply(at(index as u64 + 1), &wire::encode_command(command), &mut records);
+            machine.apply(
+                at(index as u64 + 1),
+                &wire::encode_command(command),
+                &mut records,
+            );
         }
         let rebuilt = Arc::new(Replica::default());
         let mut stored = records.0.into_iter();
-        Machine::new(Arc::clone(&rebuilt)).restore(Some(at(2)), &mut stored).unwrap();
+        Machine::new(Arc::clone(&rebuilt))
+            .restore(Some(at(2)), &mut stored)
+            .unwrap();
         assert_eq!(*rebuilt.table(), *replica.table());
     }
 
@@ -171,7 +201,10 @@ mod tests {
         let (mut machine, mut records) = (Machine::new(Arc::clone(&replica)), Records::default());
         let reply = machine.apply(at(1), b"\xff\xff nonsense", &mut records);
         let reply = wire::decode_reply(&reply).unwrap();
-        assert!(matches!(reply, Reply::Rejected(Rejection::Unreadable(_))), "{reply:?}");
+        assert!(
+            matches!(reply, Reply::Rejected(Rejection::Unreadable(_))),
+            "{reply:?}"
+        );
         assert!(records.0.is_empty());
     }
 

@@ -73,14 +73,28 @@ impl Node {
     /// A node that belongs to no cluster yet waits to be added to one, or for [`Node::bootstrap`].
     pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
         check(&config)?;
-        let failed = |error| StartError::Listen { address: config.listen, error };
+        let failed = |error| StartError::Listen {
+            address: config.listen,
+            error,
+        };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
-        let address = if config.advertise.is_empty() { local.to_string() } else { config.advertise.clone() };
+        let address = if config.advertise.is_empty() {
+            local.to_string()
+        } else {
+            config.advertise.clone()
+        };
         let replica = Arc::new(Replica::default());
-        let mut raft_config = config.timers.raft(&config.cluster, config.node_id, &address);
+        let mut raft_config = config
+            .timers
+            .raft(&config.cluster, config.node_id, &address);
         raft_config.max_in_flight = config.limits.proposals;
-        let raft = RaftNode::start(raft_config, storage(&config.data)?, Machine::new(Arc::clone(&replica))).await?;
+        let raft = RaftNode::start(
+            raft_config,
+            storage(&config.data)?,
+            Machine::new(Arc::clone(&replica)),
+        )
+        .await?;
         let shared = Arc::new(Shared {
             address,
             replica,
@@ -109,7 +123,14 @@ impl Node {
                 tracing::error!(%error, "the listener failed");
             }
         });
-        Self { shared, local, stop, cut, server, tasks }
+        Self {
+            shared,
+            local,
+            stop,
+            cut,
+            server,
+            tasks,
+        }
     }
 
     /// Forms a cluster of `members` (node id → `host:port`), all of them empty. To be called on
@@ -137,10 +158,21 @@ impl Node {
     pub fn metrics(&self) -> String {
         let (sessions, targets) = {
             let table = self.shared.replica.table();
-            (table.targets().map(|target| target.live_sessions().count()).sum(), table.targets().count())
+            (
+                table
+                    .targets()
+                    .map(|target| target.live_sessions().count())
+                    .sum(),
+                table.targets().count(),
+            )
         };
         let halted = self.shared.halted.lock().is_some();
-        self.shared.metrics.encode(&Moment { raft: self.shared.raft.status(), sessions, targets, halted })
+        self.shared.metrics.encode(&Moment {
+            raft: self.shared.raft.status(),
+            sessions,
+            targets,
+            halted,
+        })
     }
 
     /// Whether the node can be sent requests: it runs, and a leader is known.
@@ -159,7 +191,9 @@ impl Node {
         }
         match leadership.leader {
             Some(_) => Ok(()),
-            None if self.shared.raft.status().members.is_empty() => Err("the node belongs to no cluster yet".into()),
+            None if self.shared.raft.status().members.is_empty() => {
+                Err("the node belongs to no cluster yet".into())
+            }
             None => Err("no leader is known".into()),
         }
     }
@@ -168,7 +202,10 @@ impl Node {
     pub async fn shutdown(mut self) {
         self.stop.cancel();
         self.shared.feeds.stop();
-        if tokio::time::timeout(FAREWELL, &mut self.server).await.is_err() {
+        if tokio::time::timeout(FAREWELL, &mut self.server)
+            .await
+            .is_err()
+        {
             self.server.abort();
         }
         self.cut.cancel();
@@ -181,7 +218,11 @@ impl Node {
 
     /// Whether it leads and its table shows everything committed before its term.
     pub(crate) fn leads_and_is_ready(&self) -> bool {
-        self.shared.leader.lock().as_ref().is_some_and(|leader| *leader.ready.borrow())
+        self.shared
+            .leader
+            .lock()
+            .as_ref()
+            .is_some_and(|leader| *leader.ready.borrow())
     }
 
     /// Reads the table as this node has applied it.
@@ -227,7 +268,9 @@ fn check(config: &NodeConfig) -> Result<(), StartError> {
     if !config.advertise.is_empty()
         && let Err(error) = leasehold_proto::target::PodAddress::new(&config.advertise)
     {
-        return bad(&error.to_string().replace("a pod address", "an address to advertise"));
+        return bad(&error
+            .to_string()
+            .replace("a pod address", "an address to advertise"));
     }
     Ok(())
 }
@@ -238,8 +281,9 @@ fn storage(data: &DataDir) -> Result<Storage, StartError> {
         #[cfg(feature = "rocksdb")]
         DataDir::Disk(path) => Ok(Storage::Disk(path.clone())),
         #[cfg(not(feature = "rocksdb"))]
-        DataDir::Disk(path) => {
-            Err(StartError::Config(format!("{}: this program was built without storage on disk", path.display())))
-        }
+        DataDir::Disk(path) => Err(StartError::Config(format!(
+            "{}: this program was built without storage on disk",
+            path.display()
+        ))),
     }
 }

@@ -78,15 +78,26 @@ pub fn plan(snapshot: &Snapshot<'_>, _load: &Load, seed: u64) -> Vec<PlanStep> {
 
 /// Who should get what `leaving` owns when it expires: spread over the eligible sessions, those
 /// with the fewest slices first. Slices whose handoff will give them to somebody are left out.
-pub fn successors(snapshot: &Snapshot<'_>, leaving: SessionId, seed: u64) -> Vec<(SliceKey, SessionId)> {
+pub fn successors(
+    snapshot: &Snapshot<'_>,
+    leaving: SessionId,
+    seed: u64,
+) -> Vec<(SliceKey, SessionId)> {
     let mut counts = Counts::new(snapshot, seed, Some(leaving));
     if snapshot.settling || counts.is_empty() {
         return Vec::new();
     }
     let owned = |assigned: &Assigned| assigned.owner.is_some_and(|owner| owner.session == leaving);
-    let inherited = |assigned: &Assigned| assigned.handoff.is_some_and(|handoff| !handoff.to_closed);
-    let orphans = snapshot.slices.iter().filter(|(_, assigned)| owned(assigned) && !inherited(assigned));
-    orphans.filter_map(|(slice, _)| Some((slice.first(), counts.give()?))).take(limits::SUCCESSORS / 2).collect()
+    let inherited =
+        |assigned: &Assigned| assigned.handoff.is_some_and(|handoff| !handoff.to_closed);
+    let orphans = snapshot
+        .slices
+        .iter()
+        .filter(|(_, assigned)| owned(assigned) && !inherited(assigned));
+    orphans
+        .filter_map(|(slice, _)| Some((slice.first(), counts.give()?)))
+        .take(limits::SUCCESSORS / 2)
+        .collect()
 }
 
 struct Planner<'a> {
@@ -102,7 +113,11 @@ struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     fn new(snapshot: &'a Snapshot<'a>, seed: u64) -> Self {
-        let open = snapshot.slices.iter().filter(|(_, assigned)| assigned.handoff.is_some()).count();
+        let open = snapshot
+            .slices
+            .iter()
+            .filter(|(_, assigned)| assigned.handoff.is_some())
+            .count();
         Self {
             snapshot,
             seed,
@@ -119,7 +134,12 @@ impl<'a> Planner<'a> {
 
     fn grant_vacant(&mut self) {
         let vacant = |assigned: &Assigned| assigned.owner.is_none() && assigned.handoff.is_none();
-        for (slice, _) in self.snapshot.slices.iter().filter(|(_, assigned)| vacant(assigned)) {
+        for (slice, _) in self
+            .snapshot
+            .slices
+            .iter()
+            .filter(|(_, assigned)| vacant(assigned))
+        {
             if self.full() {
                 return;
             }
@@ -132,7 +152,9 @@ impl<'a> Planner<'a> {
     /// Slices of a session that can be moved, with its lease.
     fn movable(&self, of: impl Fn(SessionId) -> bool) -> Vec<(Slice, Lease)> {
         let movable = |(slice, assigned): &(Slice, &Assigned)| {
-            let owner = assigned.owner.filter(|owner| assigned.handoff.is_none() && of(owner.session))?;
+            let owner = assigned
+                .owner
+                .filter(|owner| assigned.handoff.is_none() && of(owner.session))?;
             (!self.moved.contains(&slice.first())).then_some((*slice, owner))
         };
         self.snapshot.slices.iter().filter_map(movable).collect()
@@ -142,13 +164,21 @@ impl<'a> Planner<'a> {
         self.moved.insert(slice.first());
         self.budget -= 1;
         self.steps.push(match self.snapshot.mode {
-            Mode::Eventual => PlanStep::Reassign { slice, from: Some(from), to },
+            Mode::Eventual => PlanStep::Reassign {
+                slice,
+                from: Some(from),
+                to,
+            },
             Mode::Strong | Mode::Arming(_) => PlanStep::BeginHandoff { slice, from, to },
         });
     }
 
     fn health(&self, session: SessionId) -> Health {
-        self.snapshot.sessions.get(&session).copied().unwrap_or_default()
+        self.snapshot
+            .sessions
+            .get(&session)
+            .copied()
+            .unwrap_or_default()
     }
 
     fn empty_draining(&mut self) {
@@ -165,7 +195,12 @@ impl<'a> Planner<'a> {
     /// At most half of what may be open, so that a false alarm leaves room for what was planned;
     /// and not when so many are suspected that the fault is likelier on this side.
     fn warm_successors(&mut self) {
-        let suspected = self.snapshot.sessions.values().filter(|health| health.suspected).count();
+        let suspected = self
+            .snapshot
+            .sessions
+            .values()
+            .filter(|health| health.suspected)
+            .count();
         let many = suspected * 2 >= self.snapshot.sessions.len();
         if !self.snapshot.warm_successors || many || self.snapshot.mode == Mode::Eventual {
             return;
@@ -190,7 +225,10 @@ impl<'a> Planner<'a> {
         }
         let mut of_donors: BTreeMap<SessionId, Vec<(Slice, Lease)>> = BTreeMap::new();
         for (slice, from) in self.movable(|session| excess.contains_key(&session)) {
-            of_donors.entry(from.session).or_default().push((slice, from));
+            of_donors
+                .entry(from.session)
+                .or_default()
+                .push((slice, from));
         }
         for (donor, count) in excess {
             let mut slices = of_donors.remove(&donor).unwrap_or_default();
@@ -209,4 +247,5 @@ impl<'a> Planner<'a> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests;

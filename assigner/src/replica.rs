@@ -67,7 +67,12 @@ impl Replica {
 
     /// The table was replaced as a whole: everything may have changed.
     pub(super) fn replaced(&self) {
-        let names: Vec<TargetName> = self.table.read().targets().map(|target| target.name().clone()).collect();
+        let names: Vec<TargetName> = self
+            .table
+            .read()
+            .targets()
+            .map(|target| target.name().clone())
+            .collect();
         self.changed.lock().extend(names);
         self.changed_notify.notify_one();
         if let Some(queue) = self.leader.lock().as_ref() {
@@ -86,7 +91,10 @@ impl Replica {
     /// Ends the queue, if it is still the present one.
     pub(crate) fn unsubscribe(&self, queue: &Arc<EventQueue>) {
         let mut leader = self.leader.lock();
-        if leader.as_ref().is_some_and(|present| Arc::ptr_eq(present, queue)) {
+        if leader
+            .as_ref()
+            .is_some_and(|present| Arc::ptr_eq(present, queue))
+        {
             *leader = None;
         }
     }

@@ -62,21 +62,59 @@ pub struct Restored {
 /// members with empty directories.
 ///
 /// Requires that the old cluster is stopped for good.
-pub fn restore(file: &SnapshotFile, directory: &Path, plan: &RestorePlan) -> Result<Restored, CannotRestore> {
+pub fn restore(
+    file: &SnapshotFile,
+    directory: &Path,
+    plan: &RestorePlan,
+) -> Result<Restored, CannotRestore> {
     let (table, at) = restored_table(file, plan)?;
-    let position = LogPosition { term: at.term, index: at.index };
-    let records = table.records().map(|record| Ok((wire::encode_record_key(&record.key()), wire::encode_record(&record))));
-    leasehold_raft_store::restore_records(directory, &plan.cluster, plan.node_id, &plan.advertise, position, records)?;
-    Ok(Restored { targets: table.targets().count(), wait_for_ttl: table.restore_wait().unwrap_or_default() })
+    let position = LogPosition {
+        term: at.term,
+        index: at.index,
+    };
+    let records = table.records().map(|record| {
+        Ok((
+            wire::encode_record_key(&record.key()),
+            wire::encode_record(&record),
+        ))
+    });
+    leasehold_raft_store::restore_records(
+        directory,
+        &plan.cluster,
+        plan.node_id,
+        &plan.advertise,
+        position,
+        records,
+    )?;
+    Ok(Restored {
+        targets: table.targets().count(),
+        wait_for_ttl: table.restore_wait().unwrap_or_default(),
+    })
 }
 
 /// The table that the new cluster begins with, and the position that its records have.
-fn restored_table(file: &SnapshotFile, plan: &RestorePlan) -> Result<(LeaseTable, LogId), CannotRestore> {
-    let records: Result<Vec<Record>, RestoreError> =
-        file.records.iter().map(|(key, value)| read_record(key, value)).collect();
-    let mut table = LeaseTable::from_records(records?).map_err(|error| RestoreError(error.to_string()))?;
-    let at = LogId { term: file.applied.term, index: file.applied.index.saturating_add(1) };
-    let outcome = table.apply(at, Command::Restore { incarnation: plan.incarnation, max_ttl: plan.max_ttl });
+fn restored_table(
+    file: &SnapshotFile,
+    plan: &RestorePlan,
+) -> Result<(LeaseTable, LogId), CannotRestore> {
+    let records: Result<Vec<Record>, RestoreError> = file
+        .records
+        .iter()
+        .map(|(key, value)| read_record(key, value))
+        .collect();
+    let mut table =
+        LeaseTable::from_records(records?).map_err(|error| RestoreError(error.to_string()))?;
+    let at = LogId {
+        term: file.applied.term,
+        index: file.applied.index.saturating_add(1),
+    };
+    let outcome = table.apply(
+        at,
+        Command::Restore {
+            incarnation: plan.incarnation,
+            max_ttl: plan.max_ttl,
+        },
+    );
     match outcome.reply {
         Reply::Rejected(rejection) => Err(rejection.into()),
         _ => Ok((table, at)),

@@ -32,13 +32,19 @@ const KEEPALIVE_PERIOD: Duration = Duration::from_secs(5);
 const KEEPALIVE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Serves until `stop`; then connections are told to go and end. At `cut` they are cut.
-pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken, cut: CancellationToken) -> Result<(), tonic::transport::Error> {
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    stop: CancellationToken,
+    cut: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
     let (reporter, health) = tonic_health::server::health_reporter();
     let health_task = tokio::spawn(report_health(Arc::clone(&shared), reporter, stop.clone()));
     let connections = connection::accept(listener, shared.config.limits.connections, cut);
     let sessions = SessionsServer::new(sessions::SessionsService::new(Arc::clone(&shared)))
         .max_decoding_message_size(limits::MESSAGE_BYTES);
-    let watch = WatchServer::new(watch::WatchService::new(Arc::clone(&shared))).max_decoding_message_size(64 << 10);
+    let watch = WatchServer::new(watch::WatchService::new(Arc::clone(&shared)))
+        .max_decoding_message_size(64 << 10);
     let admin = AdminServer::new(admin::AdminService::new(Arc::clone(&shared)))
         .max_decoding_message_size(limits::MESSAGE_BYTES);
     let served = Server::builder()
@@ -63,14 +69,24 @@ async fn report_health(shared: Arc<Shared>, reporter: HealthReporter, stop: Canc
     let mut leadership = shared.raft.leadership();
     loop {
         let known = leadership.borrow_and_update().leader.is_some();
-        let status = if known { ServingStatus::Serving } else { ServingStatus::NotServing };
+        let status = if known {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
         reporter.set_service_status("", status).await;
-        reporter.set_service_status("leasehold.v1.Sessions", status).await;
+        reporter
+            .set_service_status("leasehold.v1.Sessions", status)
+            .await;
         tokio::select! {
             () = stop.cancelled() => break,
             changed = leadership.changed() => if changed.is_err() { break },
         }
     }
-    reporter.set_service_status("", ServingStatus::NotServing).await;
-    reporter.set_service_status("leasehold.v1.Sessions", ServingStatus::NotServing).await;
+    reporter
+        .set_service_status("", ServingStatus::NotServing)
+        .await;
+    reporter
+        .set_service_status("leasehold.v1.Sessions", ServingStatus::NotServing)
+        .await;
 }

@@ -39,26 +39,41 @@ pub(crate) struct Shared {
 impl Shared {
     /// The present leadership of this node, or where else to go.
     pub(crate) fn leader(&self) -> Result<Arc<LeaderHandle>, Refusal> {
-        self.leader.lock().clone().ok_or_else(|| Refusal::NotLeader { leader: self.leader_address() })
+        self.leader
+            .lock()
+            .clone()
+            .ok_or_else(|| Refusal::NotLeader {
+                leader: self.leader_address(),
+            })
     }
 
     /// The present leadership of this node, once its table shows all that was committed before.
     pub(crate) async fn ready_leader(&self) -> Result<Arc<LeaderHandle>, Refusal> {
         let leader = self.leader()?;
         let mut ready = leader.ready.clone();
-        let waited = tokio::time::timeout(PROPOSAL_DEADLINE, async { ready.wait_for(|ready| *ready).await.is_ok() });
+        let waited = tokio::time::timeout(PROPOSAL_DEADLINE, async {
+            ready.wait_for(|ready| *ready).await.is_ok()
+        });
         match waited.await {
             Ok(true) => Ok(leader),
             // The term has ended meanwhile.
-            Ok(false) => Err(Refusal::NotLeader { leader: self.leader_address() }),
-            Err(_) => Err(Refusal::Halted("the leader has no quorum at present".into())),
+            Ok(false) => Err(Refusal::NotLeader {
+                leader: self.leader_address(),
+            }),
+            Err(_) => Err(Refusal::Halted(
+                "the leader has no quorum at present".into(),
+            )),
         }
     }
 
     /// Returns when a quorum has agreed, after this call, that this node leads, and its table shows
     /// everything that was committed before. Only then is what the table does *not* show known.
     pub(crate) async fn confirmed(&self) -> Result<(), Refusal> {
-        self.raft.confirm().await.map(|_| ()).map_err(|error| self.refusal(error))
+        self.raft
+            .confirm()
+            .await
+            .map(|_| ())
+            .map_err(|error| self.refusal(error))
     }
 
     /// Nothing more is granted or answered in this term, and the status says why.
@@ -73,8 +88,12 @@ impl Shared {
     /// Where the leader is, if another node is known to lead.
     pub(crate) fn leader_address(&self) -> Option<PodAddress> {
         let leadership = self.raft.leadership().borrow().clone();
-        let (id, address) = leadership.leader.filter(|(id, _)| *id != self.config.node_id)?;
-        PodAddress::new(&address).inspect_err(|error| tracing::warn!(id, %error, "the leader's address")).ok()
+        let (id, address) = leadership
+            .leader
+            .filter(|(id, _)| *id != self.config.node_id)?;
+        PodAddress::new(&address)
+            .inspect_err(|error| tracing::warn!(id, %error, "the leader's address"))
+            .ok()
     }
 
     /// Proposes a command on behalf of a caller; only the leader can.
@@ -93,7 +112,9 @@ impl Shared {
     pub(crate) fn refusal(&self, error: ProposeError) -> Refusal {
         match error {
             ProposeError::NotLeader { .. } | ProposeError::TermChanged { .. } => {
-                Refusal::NotLeader { leader: self.leader_address() }
+                Refusal::NotLeader {
+                    leader: self.leader_address(),
+                }
             }
             ProposeError::NoQuorum => Refusal::Halted("the leader has no quorum at present".into()),
             ProposeError::Overloaded => Refusal::Overload,
@@ -105,7 +126,14 @@ impl Shared {
 }
 
 /// Proposes a command, in one term only if one is given; returns when it is applied here.
-pub(crate) async fn propose(raft: &RaftNode, command: &Command, in_term: Option<u64>) -> Result<Reply, ProposeError> {
-    let (_, reply) = raft.propose(wire::encode_command(command), in_term, PROPOSAL_DEADLINE).await?;
-    wire::decode_reply(&reply).map_err(|_| ProposeError::Indeterminate("the reply could not be read"))
+pub(crate) async fn propose(
+    raft: &RaftNode,
+    command: &Command,
+    in_term: Option<u64>,
+) -> Result<Reply, ProposeError> {
+    let (_, reply) = raft
+        .propose(wire::encode_command(command), in_term, PROPOSAL_DEADLINE)
+        .await?;
+    wire::decode_reply(&reply)
+        .map_err(|_| ProposeError::Indeterminate("the reply could not be read"))
 }

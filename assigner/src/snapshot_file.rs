@@ -32,7 +32,13 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn new() -> Self {
-        Self { buffer: HEAD.to_vec(), crc: 0, summed: 0, taken: 0, records: 0 }
+        Self {
+            buffer: HEAD.to_vec(),
+            crc: 0,
+            summed: 0,
+            taken: 0,
+            records: 0,
+        }
     }
 
     pub(crate) fn record(&mut self, key: &[u8], value: &[u8]) {
@@ -55,7 +61,8 @@ impl Writer {
         self.buffer.push(END);
         self.buffer.extend_from_slice(&applied.term.to_be_bytes());
         self.buffer.extend_from_slice(&applied.index.to_be_bytes());
-        self.buffer.extend_from_slice(&u32::from(incarnation.get()).to_be_bytes());
+        self.buffer
+            .extend_from_slice(&u32::from(incarnation.get()).to_be_bytes());
         self.buffer.extend_from_slice(&self.records.to_be_bytes());
         self.sum();
         self.buffer.extend_from_slice(&self.crc.to_be_bytes());
@@ -93,9 +100,14 @@ impl SnapshotFile {
     /// Errors: `InvalidData` when it is no snapshot, is cut off or was altered; it must not be
     /// used. Others are the reader's.
     pub fn read(from: impl Read) -> io::Result<Self> {
-        let mut input = Summing { inner: from, crc: 0 };
+        let mut input = Summing {
+            inner: from,
+            crc: 0,
+        };
         if input.array::<8>()? != *HEAD {
-            return Err(invalid("it does not begin as a snapshot of this version does"));
+            return Err(invalid(
+                "it does not begin as a snapshot of this version does",
+            ));
         }
         let mut records = Vec::new();
         loop {
@@ -113,7 +125,10 @@ impl SnapshotFile {
 }
 
 fn invalid(why: impl std::fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("not an intact snapshot: {why}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("not an intact snapshot: {why}"),
+    )
 }
 
 struct Summing<R> {
@@ -123,10 +138,12 @@ struct Summing<R> {
 
 impl<R: Read> Summing<R> {
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<()> {
-        self.inner.read_exact(buffer).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => invalid("it is cut off"),
-            _ => error,
-        })?;
+        self.inner
+            .read_exact(buffer)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => invalid("it is cut off"),
+                _ => error,
+            })?;
         self.crc = crc32c::crc32c_append(self.crc, buffer);
         Ok(())
     }
@@ -139,7 +156,11 @@ impl<R: Read> Summing<R> {
 
     fn length(&mut self, most: usize) -> io::Result<usize> {
         let length = u32::from_be_bytes(self.array()?) as usize;
-        if length <= most { Ok(length) } else { Err(invalid(format_args!("a record of {length} bytes"))) }
+        if length <= most {
+            Ok(length)
+        } else {
+            Err(invalid(format_args!("a record of {length} bytes")))
+        }
     }
 
     fn bytes(&mut self, length: usize) -> io::Result<Vec<u8>> {
@@ -158,17 +179,26 @@ impl<R: Read> Summing<R> {
             return Err(invalid("its checksum does not match"));
         }
         if count != records.len() as u64 {
-            return Err(invalid(format_args!("{count} records were saved, {} are there", records.len())));
+            return Err(invalid(format_args!(
+                "{count} records were saved, {} are there",
+                records.len()
+            )));
         }
         if self.inner.read(&mut [0])? != 0 {
             return Err(invalid("something follows its end"));
         }
-        let incarnation = Incarnation::new(u64::from(incarnation)).ok_or_else(|| invalid("no such incarnation"))?;
-        Ok(SnapshotFile { applied: LogId { term, index }, incarnation, records })
+        let incarnation = Incarnation::new(u64::from(incarnation))
+            .ok_or_else(|| invalid("no such incarnation"))?;
+        Ok(SnapshotFile {
+            applied: LogId { term, index },
+            incarnation,
+            records,
+        })
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -187,7 +217,13 @@ mod tests {
     fn a_file_reads_back() {
         let file = SnapshotFile::read(saved().as_slice()).unwrap();
         assert_eq!(file.applied, LogId { term: 3, index: 42 });
-        assert_eq!(file.records, [(b"Tcart".to_vec(), b"value".to_vec()), (b"M".to_vec(), Vec::new())]);
+        assert_eq!(
+            file.records,
+            [
+                (b"Tcart".to_vec(), b"value".to_vec()),
+                (b"M".to_vec(), Vec::new())
+            ]
+        );
     }
 
     #[test]
@@ -199,7 +235,10 @@ mod tests {
         for at in 0..bytes.len() {
             let mut altered = bytes.clone();
             altered[at] ^= 1;
-            assert!(SnapshotFile::read(altered.as_slice()).is_err(), "flipped at {at}");
+            assert!(
+                SnapshotFile::read(altered.as_slice()).is_err(),
+                "flipped at {at}"
+            );
         }
         let mut longer = bytes;
         longer.push(0);

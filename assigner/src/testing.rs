@@ -62,15 +62,31 @@ impl TestCluster {
     /// Like [`Self::start`], with a planner of other settings.
     pub async fn start_with(nodes: u64, planner: PlannerConfig) -> Self {
         let clock = ControlledClock::default();
-        let mut cluster = Self { places: BTreeMap::new(), clock, planner };
+        let mut cluster = Self {
+            places: BTreeMap::new(),
+            clock,
+            planner,
+        };
         for id in 1..=nodes {
             let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            let place = Place { store: MemoryStore::new(), listen: any, node: None };
+            let place = Place {
+                store: MemoryStore::new(),
+                listen: any,
+                node: None,
+            };
             cluster.places.insert(id, place);
             cluster.restart(id).await;
         }
-        let members = cluster.places.iter().map(|(id, place)| (*id, place.listen.to_string())).collect();
-        cluster.node(1).bootstrap(members).await.expect("the nodes are empty");
+        let members = cluster
+            .places
+            .iter()
+            .map(|(id, place)| (*id, place.listen.to_string()))
+            .collect();
+        cluster
+            .node(1)
+            .bootstrap(members)
+            .await
+            .expect("the nodes are empty");
         cluster.leader().await;
         cluster
     }
@@ -80,28 +96,43 @@ impl TestCluster {
             timers: Timers::fast(),
             planner: self.planner.clone(),
             clock: Clock::Controlled(self.clock.clone()),
-            ..NodeConfig::new("test", id, DataDir::Memory(place.store.clone()), place.listen)
+            ..NodeConfig::new(
+                "test",
+                id,
+                DataDir::Memory(place.store.clone()),
+                place.listen,
+            )
         }
     }
 
     /// The addresses of all nodes, running or not, for Slicelets and Clerks.
     pub fn endpoints(&self) -> Vec<String> {
-        self.places.values().map(|place| format!("http://{}", place.listen)).collect()
+        self.places
+            .values()
+            .map(|place| format!("http://{}", place.listen))
+            .collect()
     }
 
     /// A running node.
     pub fn node(&self, id: u64) -> &Node {
-        self.places.get(&id).and_then(|place| place.node.as_ref()).expect("the node runs")
+        self.places
+            .get(&id)
+            .and_then(|place| place.node.as_ref())
+            .expect("the node runs")
     }
 
     fn running(&self) -> impl Iterator<Item = (u64, &Node)> {
-        self.places.iter().filter_map(|(id, place)| Some((*id, place.node.as_ref()?)))
+        self.places
+            .iter()
+            .filter_map(|(id, place)| Some((*id, place.node.as_ref()?)))
     }
 
     /// The node that leads and has a complete table; waits for one.
     pub async fn leader(&self) -> u64 {
         self.wait_for("a leader that is ready", || {
-            self.running().find(|(_, node)| node.leads_and_is_ready()).map(|(id, _)| id)
+            self.running()
+                .find(|(_, node)| node.leads_and_is_ready())
+                .map(|(id, _)| id)
         })
         .await
     }
@@ -117,7 +148,9 @@ impl TestCluster {
     pub async fn restart(&mut self, id: u64) {
         let place = self.places.get(&id).expect("there is such a node");
         assert!(place.node.is_none(), "node {id} runs already");
-        let node = Node::start(self.config(id, place)).await.expect("the node starts");
+        let node = Node::start(self.config(id, place))
+            .await
+            .expect("the node starts");
         if let Some(place) = self.places.get_mut(&id) {
             place.listen = node.local_addr();
             place.node = Some(node);
@@ -134,62 +167,118 @@ impl TestCluster {
 
     /// Creates a strong target of `slices` slices whose sessions live for a second.
     pub async fn create_target(&self, name: &str, slices: u32) {
-        let config = TargetConfig { ttl: Duration::from_secs(1), ..TargetConfig::default() };
+        let config = TargetConfig {
+            ttl: Duration::from_secs(1),
+            ..TargetConfig::default()
+        };
         self.create_target_with(name, slices, config).await;
     }
 
     /// Creates a target.
     pub async fn create_target_with(&self, name: &str, slices: u32, config: TargetConfig) {
-        let command = Command::CreateTarget { target: target(name), config, initial_slices: slices };
-        self.propose(&command).await.expect("the target can be created");
+        let command = Command::CreateTarget {
+            target: target(name),
+            config,
+            initial_slices: slices,
+        };
+        self.propose(&command)
+            .await
+            .expect("the target can be created");
     }
 
     /// Deletes a target: its sessions end.
     pub async fn delete_target(&self, name: &str) {
-        let command = Command::DeleteTarget { target: target(name), expected_version: None };
-        self.propose(&command).await.expect("the target can be deleted");
+        let command = Command::DeleteTarget {
+            target: target(name),
+            expected_version: None,
+        };
+        self.propose(&command)
+            .await
+            .expect("the target can be deleted");
     }
 
     /// Changes a target's configuration.
     pub async fn update(&self, name: &str, change: TargetChange) {
-        let command = Command::UpdateTarget { target: target(name), expected_version: None, change };
-        self.propose(&command).await.expect("the target can be changed");
+        let command = Command::UpdateTarget {
+            target: target(name),
+            expected_version: None,
+            change,
+        };
+        self.propose(&command)
+            .await
+            .expect("the target can be changed");
     }
 
     /// No planned change of the target until [`Self::unhold`]; vacant slices are still granted.
     pub async fn hold(&self, name: &str) {
-        let hold = Some(Some(Hold { reason: "a test".into() }));
-        self.update(name, TargetChange { hold, ..TargetChange::default() }).await;
+        let hold = Some(Some(Hold {
+            reason: "a test".into(),
+        }));
+        self.update(
+            name,
+            TargetChange {
+                hold,
+                ..TargetChange::default()
+            },
+        )
+        .await;
     }
 
     /// Ends a hold.
     pub async fn unhold(&self, name: &str) {
-        self.update(name, TargetChange { hold: Some(None), ..TargetChange::default() }).await;
+        self.update(
+            name,
+            TargetChange {
+                hold: Some(None),
+                ..TargetChange::default()
+            },
+        )
+        .await;
     }
 
     /// Switches a target between strong and eventual.
     pub async fn set_consistency(&self, name: &str, consistency: Consistency) {
-        self.update(name, TargetChange { consistency: Some(consistency), ..TargetChange::default() }).await;
+        self.update(
+            name,
+            TargetChange {
+                consistency: Some(consistency),
+                ..TargetChange::default()
+            },
+        )
+        .await;
     }
 
     /// Begins to move the slice that holds `key` to another session (in an eventual target: moves
     /// it). The error says why the table refused; with a planner at work the slice may just have
     /// changed.
-    pub async fn move_slice(&self, name: &str, key: SliceKey, to: SessionId) -> Result<(), Refusal> {
-        let (config_version, step) = self.look(|table| {
-            let state = table.target(&target(name)).expect("there is such a target");
-            let (slice, assigned) = state.slice_of(key).expect("slices cover every key");
-            let step = match (state.mode(), assigned.owner) {
-                (Mode::Eventual, from) => PlanStep::Reassign { slice, from, to },
-                (_, None) => PlanStep::Grant { slice, to },
-                (_, Some(from)) => PlanStep::BeginHandoff { slice, from, to },
-            };
-            (state.config_version(), step)
-        })
-        .await;
-        let command = Command::ApplyPlan { target: target(name), config_version, steps: vec![step] };
+    pub async fn move_slice(
+        &self,
+        name: &str,
+        key: SliceKey,
+        to: SessionId,
+    ) -> Result<(), Refusal> {
+        let (config_version, step) = self
+            .look(|table| {
+                let state = table.target(&target(name)).expect("there is such a target");
+                let (slice, assigned) = state.slice_of(key).expect("slices cover every key");
+                let step = match (state.mode(), assigned.owner) {
+                    (Mode::Eventual, from) => PlanStep::Reassign { slice, from, to },
+                    (_, None) => PlanStep::Grant { slice, to },
+                    (_, Some(from)) => PlanStep::BeginHandoff { slice, from, to },
+                };
+                (state.config_version(), step)
+            })
+            .await;
+        let command = Command::ApplyPlan {
+            target: target(name),
+            config_version,
+            steps: vec![step],
+        };
         match self.propose(&command).await? {
-            Reply::Plan(results) => results.into_iter().find_map(Result::err).map_or(Ok(()), |why| Err((&why).into())),
+            Reply::Plan(results) => results
+                .into_iter()
+                .find_map(Result::err)
+                .map_or(Ok(()), |why| Err((&why).into())),
             other => panic!("a plan was answered with {other:?}"),
         }
     }
@@ -199,7 +288,11 @@ impl TestCluster {
     /// serves until then it serves beside its successor, which no expiry allows. For an expiry
     /// stop the process's renewals, and let [`Self::advance_time`] end its lease.
     pub async fn reap_session(&self, name: &str, session: SessionId) {
-        let command = Command::CloseSession { target: target(name), session, proof: CloseProof::Reaped };
+        let command = Command::CloseSession {
+            target: target(name),
+            session,
+            proof: CloseProof::Reaped,
+        };
         self.propose(&command).await.expect("the session lives");
     }
 

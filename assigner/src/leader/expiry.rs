@@ -28,7 +28,14 @@ pub(super) struct Expiry {
 
 impl Expiry {
     pub(super) fn new(won: ClockTime) -> Self {
-        Self { won, expiring: BTreeSet::new(), retry: BTreeMap::new(), restore_at: None, restore_proposed: false, restore_retry: None }
+        Self {
+            won,
+            expiring: BTreeSet::new(),
+            retry: BTreeMap::new(),
+            restore_at: None,
+            restore_proposed: false,
+            restore_retry: None,
+        }
     }
 
     /// The session is closed; true if it was being expired.
@@ -55,20 +62,31 @@ impl Leader {
         if self.is_halted() {
             return;
         }
-        let Some(target) = self.plans.home_of(session) else { return };
+        let Some(target) = self.plans.home_of(session) else {
+            return;
+        };
         if self.expiry.expiring.insert(session) {
             tracing::info!(term = self.term, %session, %target, "the session's lease has run out");
             self.shared.metrics.expiries.inc();
             self.note_lapse(&target, session);
         }
         let successors = self.successors_of(&target, session);
-        let command = Command::ExpireSession { target, session, term: self.term, successors };
+        let command = Command::ExpireSession {
+            target,
+            session,
+            term: self.term,
+            successors,
+        };
         self.propose(Proposal::Expire(session), command);
     }
 
     /// ◆ What has no result is proposed again in this term only, as the same decision; the session
     /// stays unanswered meanwhile.
-    pub(super) fn expiry_proposed(&mut self, session: SessionId, result: &Result<Reply, ProposeError>) {
+    pub(super) fn expiry_proposed(
+        &mut self,
+        session: SessionId,
+        result: &Result<Reply, ProposeError>,
+    ) {
         if result.is_err() && self.expiry.expiring.contains(&session) {
             self.expiry.retry.insert(session, Instant::now() + RETRY);
         }
@@ -76,8 +94,13 @@ impl Leader {
 
     pub(super) fn retry_expiries(&mut self) {
         let now = Instant::now();
-        let due: Vec<SessionId> =
-            self.expiry.retry.iter().filter(|(_, at)| **at <= now).map(|(session, _)| *session).collect();
+        let due: Vec<SessionId> = self
+            .expiry
+            .retry
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(session, _)| *session)
+            .collect();
         for session in due {
             self.expiry.retry.remove(&session);
             self.expire(session);
@@ -91,17 +114,26 @@ impl Leader {
             self.expiry.restore_at = None;
             return;
         };
-        if self.expiry.restore_proposed || self.expiry.restore_retry.is_some_and(|at| Instant::now() < at) {
+        if self.expiry.restore_proposed
+            || self
+                .expiry
+                .restore_retry
+                .is_some_and(|at| Instant::now() < at)
+        {
             return;
         }
         let config = &self.shared.config.grantor;
-        let over = self.expiry.won + wait_after_answer(ttl, ClockClass::Slewed, config.clock, config.granularity);
+        let over = self.expiry.won
+            + wait_after_answer(ttl, ClockClass::Slewed, config.clock, config.granularity);
         self.expiry.restore_at = Some(over);
         if self.clock.now() >= over && !self.is_halted() {
             self.expiry.restore_proposed = true;
             self.expiry.restore_at = None;
             self.expiry.restore_retry = None;
-            self.propose(Proposal::EndRestoreWait, Command::EndRestoreWait { term: self.term });
+            self.propose(
+                Proposal::EndRestoreWait,
+                Command::EndRestoreWait { term: self.term },
+            );
         }
     }
 

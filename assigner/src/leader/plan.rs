@@ -117,13 +117,21 @@ impl Plans {
 
     /// When a target is to be planned although nothing happens.
     pub(super) fn plan_at(&self) -> Option<Instant> {
-        let waiting = self.targets.values().filter(|plan| plan.dirty && !plan.proposed);
-        waiting.filter_map(|plan| plan.not_before.max(self.hear_until)).min()
+        let waiting = self
+            .targets
+            .values()
+            .filter(|plan| plan.dirty && !plan.proposed);
+        waiting
+            .filter_map(|plan| plan.not_before.max(self.hear_until))
+            .min()
     }
 
     /// When the first target has settled.
     pub(super) fn settled_at(&self) -> Option<ClockTime> {
-        self.targets.values().filter_map(|plan| plan.settle_until).min()
+        self.targets
+            .values()
+            .filter_map(|plan| plan.settle_until)
+            .min()
     }
 }
 
@@ -138,9 +146,16 @@ impl Leader {
         if self.is_halted() || self.shared.replica.table().restore_wait().is_some() {
             return self.plans.postpone(now + RESTORE_PAUSE);
         }
-        let due = |plan: &TargetPlan| plan.dirty && !plan.proposed && plan.not_before.is_none_or(|at| at <= now);
-        let due: Vec<TargetName> =
-            self.plans.targets.iter().filter(|(_, plan)| due(plan)).map(|(name, _)| name.clone()).collect();
+        let due = |plan: &TargetPlan| {
+            plan.dirty && !plan.proposed && plan.not_before.is_none_or(|at| at <= now)
+        };
+        let due: Vec<TargetName> = self
+            .plans
+            .targets
+            .iter()
+            .filter(|(_, plan)| due(plan))
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in due {
             self.plan_target(name, now);
         }
@@ -158,20 +173,35 @@ impl Leader {
             (!target.is_deleted()).then(|| {
                 let snapshot = self.snapshot(target);
                 let seed = self.shared.config.planner.seed;
-                (target.config_version(), planner::plan(&snapshot, &Load::default(), seed))
+                (
+                    target.config_version(),
+                    planner::plan(&snapshot, &Load::default(), seed),
+                )
             })
         };
         let took = now.elapsed();
         let plan = self.plans.targets.entry(name.clone()).or_default();
         plan.dirty = false;
         plan.not_before = Some(now + took * SHARE_OF_TIME);
-        let Some((config_version, steps)) = planned.filter(|(_, steps)| !steps.is_empty()) else { return };
+        let Some((config_version, steps)) = planned.filter(|(_, steps)| !steps.is_empty()) else {
+            return;
+        };
         plan.proposed = true;
         tracing::debug!(target_name = %name, steps = steps.len(), "planned");
         self.shared.metrics.plan_steps.inc_by(steps.len() as u64);
-        let begun = steps.iter().filter(|step| matches!(step, PlanStep::BeginHandoff { .. })).count();
+        let begun = steps
+            .iter()
+            .filter(|step| matches!(step, PlanStep::BeginHandoff { .. }))
+            .count();
         self.shared.metrics.handoffs_planned.inc_by(begun as u64);
-        self.propose(Proposal::Plan(name.clone()), Command::ApplyPlan { target: name, config_version, steps });
+        self.propose(
+            Proposal::Plan(name.clone()),
+            Command::ApplyPlan {
+                target: name,
+                config_version,
+                steps,
+            },
+        );
     }
 
     fn snapshot<'a>(&self, target: &'a TargetState) -> Snapshot<'a> {
@@ -180,10 +210,17 @@ impl Leader {
             draining,
             suspected: self.grantor.is_suspected(id),
         };
-        let settling = self.plans.targets.get(target.name()).is_some_and(|plan| plan.settle_until.is_some());
+        let settling = self
+            .plans
+            .targets
+            .get(target.name())
+            .is_some_and(|plan| plan.settle_until.is_some());
         Snapshot {
             slices: target.slices().collect(),
-            sessions: target.live_sessions().map(|session| (session.id, health(session.id, session.draining))).collect(),
+            sessions: target
+                .live_sessions()
+                .map(|session| (session.id, health(session.id, session.draining)))
+                .collect(),
             mode: target.mode(),
             max_open_handoffs: target.config().max_open_handoffs as usize,
             held: target.config().hold.is_some(),
@@ -193,15 +230,24 @@ impl Leader {
     }
 
     /// Steps that lost their compare-and-set need nothing: what beat them has marked the target.
-    pub(super) fn plan_proposed(&mut self, name: &TargetName, result: &Result<Reply, ProposeError>) {
+    pub(super) fn plan_proposed(
+        &mut self,
+        name: &TargetName,
+        result: &Result<Reply, ProposeError>,
+    ) {
         let now = Instant::now();
         // Gone meanwhile: nothing is remembered of it.
-        let Some(plan) = self.plans.targets.get_mut(name) else { return };
+        let Some(plan) = self.plans.targets.get_mut(name) else {
+            return;
+        };
         plan.proposed = false;
         match result {
             Ok(Reply::Plan(results)) => {
                 let rejected = results.iter().filter(|result| result.is_err()).count();
-                self.shared.metrics.plan_steps_rejected.inc_by(rejected as u64);
+                self.shared
+                    .metrics
+                    .plan_steps_rejected
+                    .inc_by(rejected as u64);
                 if rejected > 0 {
                     plan.dirty = true;
                 }
@@ -218,10 +264,20 @@ impl Leader {
     }
 
     /// Who gets what an expiring session holds.
-    pub(super) fn successors_of(&self, name: &TargetName, session: SessionId) -> Vec<(SliceKey, SessionId)> {
+    pub(super) fn successors_of(
+        &self,
+        name: &TargetName,
+        session: SessionId,
+    ) -> Vec<(SliceKey, SessionId)> {
         let table = self.shared.replica.table();
-        let Some(target) = table.target(name).filter(|target| !target.is_deleted()) else { return Vec::new() };
-        planner::successors(&self.snapshot(target), session, self.shared.config.planner.seed)
+        let Some(target) = table.target(name).filter(|target| !target.is_deleted()) else {
+            return Vec::new();
+        };
+        planner::successors(
+            &self.snapshot(target),
+            session,
+            self.shared.config.planner.seed,
+        )
     }
 
     /// ◆ When at least half of a target's sessions, and at least two, lapse together, the fault is
@@ -230,14 +286,28 @@ impl Leader {
     pub(super) fn note_lapse(&mut self, name: &TargetName, session: SessionId) {
         let now = self.clock.now();
         let table = self.shared.replica.table();
-        let Some(target) = table.target(name) else { return };
-        let window = self.shared.config.planner.settle_window.unwrap_or(target.config().ttl);
+        let Some(target) = table.target(name) else {
+            return;
+        };
+        let window = self
+            .shared
+            .config
+            .planner
+            .settle_window
+            .unwrap_or(target.config().ttl);
         let live: BTreeSet<SessionId> = target.live_sessions().map(|session| session.id).collect();
         let plan = self.plans.targets.entry(name.clone()).or_default();
         plan.lapses.retain(|(at, _)| *at + window > now);
         plan.lapses.push((now, session));
-        let gone = plan.lapses.iter().filter(|(_, session)| !live.contains(session)).count();
-        let silent = live.iter().filter(|id| self.grantor.is_suspected(**id)).count();
+        let gone = plan
+            .lapses
+            .iter()
+            .filter(|(_, session)| !live.contains(session))
+            .count();
+        let silent = live
+            .iter()
+            .filter(|id| self.grantor.is_suspected(**id))
+            .count();
         let lapsed = gone + silent;
         if lapsed >= 2 && lapsed * 2 >= gone + live.len() && !window.is_zero() {
             tracing::warn!(target_name = %name, lapsed, "many sessions have lapsed together; waiting before granting");
@@ -255,4 +325,3 @@ impl Leader {
         }
     }
 }
-

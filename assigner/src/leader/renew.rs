@@ -34,7 +34,9 @@ impl Confirming {
 
     /// How the round ended; never returns while there is none.
     pub(super) async fn next(&mut self) -> Confirmation {
-        let Some(round) = self.round.as_mut() else { return std::future::pending().await };
+        let Some(round) = self.round.as_mut() else {
+            return std::future::pending().await;
+        };
         let ended = round.await;
         self.round = None;
         ended
@@ -47,20 +49,32 @@ impl Leader {
     pub(super) fn attach(&mut self, stream: StreamId, session: SessionId, target: TargetName) {
         let ttl = {
             let table = self.shared.replica.table();
-            let record = table.target(&target).and_then(|state| state.session(session));
-            record.filter(|record| record.phase == SessionPhase::Live).map(|record| record.ttl)
+            let record = table
+                .target(&target)
+                .and_then(|state| state.session(session));
+            record
+                .filter(|record| record.phase == SessionPhase::Live)
+                .map(|record| record.ttl)
         };
         match ttl {
             Some(ttl) => self.streams.attach(stream, session, target, ttl),
             None => {
-                let closed = AssignerMessage::Closed { session, reason: ClosedReason::Unknown };
+                let closed = AssignerMessage::Closed {
+                    session,
+                    reason: ClosedReason::Unknown,
+                };
                 self.streams.send(stream, (&closed).into());
             }
         }
     }
 
     /// Notes what each renewal says, and passes on those that may be answered.
-    pub(super) fn collect(&mut self, stream: StreamId, renewals: Vec<Renew>, collected: &mut Vec<Renewal>) {
+    pub(super) fn collect(
+        &mut self,
+        stream: StreamId,
+        renewals: Vec<Renew>,
+        collected: &mut Vec<Renewal>,
+    ) {
         let halted = self.is_halted();
         let incarnation = self.shared.replica.table().incarnation();
         for renew in renewals {
@@ -79,15 +93,22 @@ impl Leader {
                 self.streams.refuse(stream, session, reason);
                 continue;
             }
-            if let Some(known) = renew.known.filter(|known| known.incarnation() > incarnation) {
+            if let Some(known) = renew
+                .known
+                .filter(|known| known.incarnation() > incarnation)
+            {
                 self.halt(format!(
                     "{session} knows {known}, of a later life of this cluster than incarnation {incarnation}: this is \
                      an old copy that must not go on; stop it, or restore it with a larger incarnation"
                 ));
-                self.streams.refuse(stream, session, RefusedReason::HigherIncarnation);
+                self.streams
+                    .refuse(stream, session, RefusedReason::HigherIncarnation);
                 return;
             }
-            collected.push(Renewal { session, seq: renew.seq });
+            collected.push(Renewal {
+                session,
+                seq: renew.seq,
+            });
             if !renew.words.is_empty() || renew.armed.is_some() {
                 self.listen(session, &renew.words, renew.armed);
             }
@@ -95,9 +116,16 @@ impl Leader {
     }
 
     /// Carries the end of a round to the Grantor. False when the term is over.
-    pub(super) fn round_ended(&mut self, round: u64, result: Result<LogPosition, ProposeError>) -> bool {
+    pub(super) fn round_ended(
+        &mut self,
+        round: u64,
+        result: Result<LogPosition, ProposeError>,
+    ) -> bool {
         if let Some(since) = self.confirming.since.take() {
-            self.shared.metrics.confirm_seconds.observe(since.elapsed().as_secs_f64());
+            self.shared
+                .metrics
+                .confirm_seconds
+                .observe(since.elapsed().as_secs_f64());
         }
         match result {
             // ◆ The confirmation must speak of this very term.
@@ -122,10 +150,17 @@ impl Leader {
         metrics.renewals_answered.inc_by(renewals.len() as u64);
         metrics.rounds_answered.inc();
         for renewal in renewals {
-            let Some(attached) = self.streams.attached(renewal.session) else { continue };
+            let Some(attached) = self.streams.attached(renewal.session) else {
+                continue;
+            };
             let (stream, ttl, known) = (attached.stream, attached.ttl, attached.known);
-            let update: Bytes = self.streams.update_for(renewal.session, known, &self.shared.replica);
-            self.streams.send(stream, renewed_message(renewal.session, renewal.seq, ttl, update));
+            let update: Bytes =
+                self.streams
+                    .update_for(renewal.session, known, &self.shared.replica);
+            self.streams.send(
+                stream,
+                renewed_message(renewal.session, renewal.seq, ttl, update),
+            );
             self.plans.answered(renewal.session);
         }
     }

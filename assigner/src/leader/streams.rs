@@ -107,16 +107,35 @@ impl Streams {
     }
 
     pub(super) fn open(&mut self, stream: StreamId, out: Outbox, ended: CancellationToken) {
-        self.streams.insert(stream, Stream { out, ended, sessions: BTreeSet::new(), batch: Vec::new() });
+        self.streams.insert(
+            stream,
+            Stream {
+                out,
+                ended,
+                sessions: BTreeSet::new(),
+                batch: Vec::new(),
+            },
+        );
     }
 
     /// The newest stream wins; the other one is told.
-    pub(super) fn attach(&mut self, stream: StreamId, session: SessionId, target: TargetName, ttl: Duration) {
+    pub(super) fn attach(
+        &mut self,
+        stream: StreamId,
+        session: SessionId,
+        target: TargetName,
+        ttl: Duration,
+    ) {
         // Given up meanwhile.
         if !self.streams.contains_key(&stream) {
             return;
         }
-        if let Some(old) = self.sessions.get(&session).map(|old| old.stream).filter(|old| *old != stream) {
+        if let Some(old) = self
+            .sessions
+            .get(&session)
+            .map(|old| old.stream)
+            .filter(|old| *old != stream)
+        {
             if let Some(old) = self.streams.get_mut(&old) {
                 old.sessions.remove(&session);
             }
@@ -127,11 +146,22 @@ impl Streams {
         if let Some(stream) = self.streams.get_mut(&stream) {
             stream.sessions.insert(session);
         }
-        self.sessions.insert(session, Attached { stream, target, ttl, known: None, sent: None });
+        self.sessions.insert(
+            session,
+            Attached {
+                stream,
+                target,
+                ttl,
+                known: None,
+                sent: None,
+            },
+        );
     }
 
     pub(super) fn detach(&mut self, stream: StreamId) {
-        let Some(gone) = self.streams.remove(&stream) else { return };
+        let Some(gone) = self.streams.remove(&stream) else {
+            return;
+        };
         gone.ended.cancel();
         for session in gone.sessions {
             self.forget(session);
@@ -152,18 +182,33 @@ impl Streams {
     /// The session has ended: it is told so, and belongs to its stream no more.
     pub(super) fn close(&mut self, session: SessionId, reason: ClosedReason) {
         if let Some(gone) = self.forget(session) {
-            self.send(gone.stream, (&AssignerMessage::Closed { session, reason }).into());
+            self.send(
+                gone.stream,
+                (&AssignerMessage::Closed { session, reason }).into(),
+            );
         }
     }
 
     pub(super) fn refuse(&mut self, stream: StreamId, session: SessionId, reason: RefusedReason) {
         let leader: Option<PodAddress> = None;
-        self.send(stream, (&AssignerMessage::Refused { session: Some(session), reason, leader }).into());
+        self.send(
+            stream,
+            (&AssignerMessage::Refused {
+                session: Some(session),
+                reason,
+                leader,
+            })
+                .into(),
+        );
     }
 
     /// Tells every stream that this node does not lead, and ends it.
     pub(super) fn turn_away(&mut self, leader: Option<PodAddress>) {
-        let refused = AssignerMessage::Refused { session: None, reason: RefusedReason::NotLeader, leader };
+        let refused = AssignerMessage::Refused {
+            session: None,
+            reason: RefusedReason::NotLeader,
+            leader,
+        };
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();
         for id in ids {
             if let Some(stream) = self.streams.get(&id) {
@@ -187,7 +232,9 @@ impl Streams {
     /// attach anew, and lose nothing but time.
     pub(super) fn flush(&mut self, metrics: &Metrics) {
         for id in std::mem::take(&mut self.pending) {
-            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            let Some(stream) = self.streams.get_mut(&id) else {
+                continue;
+            };
             let batch = std::mem::take(&mut stream.batch);
             if stream.out.try_send(batch).is_err() {
                 metrics.streams_given_up.inc();
@@ -236,7 +283,9 @@ impl Streams {
     /// Its sessions were closed before. One that is attached belongs to another target, created
     /// under the same name since.
     pub(super) fn target_gone(&mut self, name: &TargetName) {
-        let Some(place) = self.places.get(name).copied() else { return };
+        let Some(place) = self.places.get(name).copied() else {
+            return;
+        };
         self.targets[place].generation = None;
         self.targets[place].updates.clear();
         if self.targets[place].sessions.is_empty() {
@@ -247,19 +296,32 @@ impl Streams {
 
     /// The targets known here that are not among `present`, which is in order.
     pub(super) fn targets_other_than(&self, present: &[TargetName]) -> Vec<TargetName> {
-        self.places.keys().filter(|name| present.binary_search(name).is_err()).cloned().collect()
+        self.places
+            .keys()
+            .filter(|name| present.binary_search(name).is_err())
+            .cloned()
+            .collect()
     }
 
     /// What a session that knows `known` lacks, serialised once for all who know the same; empty
     /// when it lacks nothing.
-    pub(super) fn update_for(&mut self, session: SessionId, known: Option<Generation>, replica: &Replica) -> Bytes {
-        let Some(attached) = self.sessions.get_mut(&session) else { return Bytes::new() };
+    pub(super) fn update_for(
+        &mut self,
+        session: SessionId,
+        known: Option<Generation>,
+        replica: &Replica,
+    ) -> Bytes {
+        let Some(attached) = self.sessions.get_mut(&session) else {
+            return Bytes::new();
+        };
         attached.sent = attached.sent.max(known);
         let target = &mut self.targets[attached.target];
         if target.generation.is_some() && target.generation == known {
             return Bytes::new();
         }
-        let Some((generation, bytes)) = target.update(known, replica) else { return Bytes::new() };
+        let Some((generation, bytes)) = target.update(known, replica) else {
+            return Bytes::new();
+        };
         attached.sent = Some(generation);
         bytes
     }
@@ -269,16 +331,26 @@ impl Streams {
         let target = &mut self.targets[place];
         target.changed = false;
         let all = target.sessions.len() <= PUSH_TO_ALL;
-        let receivers: Vec<SessionId> =
-            if all { target.sessions.iter().copied().collect() } else { target.parties(replica) };
+        let receivers: Vec<SessionId> = if all {
+            target.sessions.iter().copied().collect()
+        } else {
+            target.parties(replica)
+        };
         for session in receivers {
-            let Some(attached) = self.sessions.get_mut(&session) else { continue };
-            let Some(stream) = self.streams.get_mut(&attached.stream) else { continue };
+            let Some(attached) = self.sessions.get_mut(&session) else {
+                continue;
+            };
+            let Some(stream) = self.streams.get_mut(&attached.stream) else {
+                continue;
+            };
             // Before its first answer a session has said nothing of what it knows.
             if attached.sent.is_none() || stream.out.capacity() < FREE_FOR_ANSWERS {
                 continue;
             }
-            let Some((generation, bytes)) = self.targets[place].update(attached.sent, replica) else { continue };
+            let Some((generation, bytes)) = self.targets[place].update(attached.sent, replica)
+            else {
+                continue;
+            };
             attached.sent = Some(generation);
             if stream.batch.is_empty() {
                 self.pending.push(attached.stream);
@@ -294,7 +366,11 @@ impl Streams {
 impl TargetViews {
     /// The update from `base` to the newest generation, and that generation; none if there is
     /// nothing newer.
-    fn update(&mut self, base: Option<Generation>, replica: &Replica) -> Option<(Generation, Bytes)> {
+    fn update(
+        &mut self,
+        base: Option<Generation>,
+        replica: &Replica,
+    ) -> Option<(Generation, Bytes)> {
         if let (Some(generation), Some(bytes)) = (self.generation, self.updates.get(&base)) {
             return (!bytes.is_empty()).then(|| (generation, bytes.clone()));
         }
@@ -307,7 +383,10 @@ impl TargetViews {
             self.updates.clear();
         }
         self.generation = Some(generation);
-        let bytes = update.as_ref().map(wire::encode_view_update).unwrap_or_default();
+        let bytes = update
+            .as_ref()
+            .map(wire::encode_view_update)
+            .unwrap_or_default();
         self.updates.insert(base, bytes.clone());
         update.map(|_| (generation, bytes))
     }
@@ -315,12 +394,23 @@ impl TargetViews {
     /// The attached sessions that the newest changes name.
     fn parties(&self, replica: &Replica) -> Vec<SessionId> {
         let table = replica.table();
-        let Some(target) = table.target(&self.name) else { return Vec::new() };
-        let mut named: BTreeSet<SessionId> =
-            target.handoffs().flat_map(|(_, from, handoff)| [from.session, handoff.to]).collect();
+        let Some(target) = table.target(&self.name) else {
+            return Vec::new();
+        };
+        let mut named: BTreeSet<SessionId> = target
+            .handoffs()
+            .flat_map(|(_, from, handoff)| [from.session, handoff.to])
+            .collect();
         // A whole view, or nothing to begin at: it may concern everyone.
-        if let Some(ViewUpdate::Diff(diff)) = self.pushed.and_then(|since| target.update_since(Some(since))) {
-            named.extend(diff.changed.iter().flat_map(|(_, assigned)| assigned.sessions()));
+        if let Some(ViewUpdate::Diff(diff)) = self
+            .pushed
+            .and_then(|since| target.update_since(Some(since)))
+        {
+            named.extend(
+                diff.changed
+                    .iter()
+                    .flat_map(|(_, assigned)| assigned.sessions()),
+            );
         } else {
             named.extend(self.sessions.iter().copied());
         }
@@ -335,12 +425,14 @@ impl Leader {
             return;
         }
         for place in std::mem::take(&mut self.streams.changed) {
-            self.streams.push(place, &self.shared.replica, &self.shared.metrics);
+            self.streams
+                .push(place, &self.shared.replica, &self.shared.metrics);
         }
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -355,7 +447,12 @@ mod tests {
     }
 
     fn attach(streams: &mut Streams, session: u64, target: &TargetName) {
-        streams.attach(1, SessionId::from_u64(session), target.clone(), Duration::from_secs(1));
+        streams.attach(
+            1,
+            SessionId::from_u64(session),
+            target.clone(),
+            Duration::from_secs(1),
+        );
     }
 
     #[test]
@@ -369,7 +466,14 @@ mod tests {
             streams.close(SessionId::from_u64(number), ClosedReason::TargetDeleted);
             streams.target_gone(&name);
         }
-        assert_eq!((streams.targets.len(), streams.places.len(), streams.sessions.len()), (1, 0, 0));
+        assert_eq!(
+            (
+                streams.targets.len(),
+                streams.places.len(),
+                streams.sessions.len()
+            ),
+            (1, 0, 0)
+        );
     }
 
     #[test]
@@ -381,7 +485,11 @@ mod tests {
         // The old target's end is read only now.
         streams.target_gone(&cart);
         attach(&mut streams, 2, &other);
-        let places = [1, 2].map(|id| streams.attached(SessionId::from_u64(id)).map(|attached| attached.target));
+        let places = [1, 2].map(|id| {
+            streams
+                .attached(SessionId::from_u64(id))
+                .map(|attached| attached.target)
+        });
         assert_eq!(places, [Some(0), Some(1)]);
         assert_eq!(streams.targets_other_than(&[other]), [cart]);
     }

@@ -45,7 +45,9 @@ impl Words {
 impl Leader {
     /// Proposes what a session says, unless the table shows it or it is being proposed.
     pub(super) fn listen(&mut self, session: SessionId, words: &[Word], armed: Option<Generation>) {
-        let Some(target) = self.plans.home_of(session) else { return };
+        let Some(target) = self.plans.home_of(session) else {
+            return;
+        };
         for word in words {
             if let Some((said, command)) = self.understand(&target, session, *word)
                 && self.words.proposed.insert(said)
@@ -56,36 +58,73 @@ impl Leader {
         if let Some(arming) = armed.filter(|arming| self.wants_ack(&target, session, *arming)) {
             let said = Said::Armed(session, arming);
             if self.words.proposed.insert(said) {
-                self.propose(Proposal::Word(said), Command::AckArming { target, session, arming });
+                self.propose(
+                    Proposal::Word(said),
+                    Command::AckArming {
+                        target,
+                        session,
+                        arming,
+                    },
+                );
             }
         }
     }
 
     /// A word about a handoff that is not open, or from one who is no party to it, means nothing.
-    fn understand(&self, target: &TargetName, session: SessionId, word: Word) -> Option<(Said, Command)> {
+    fn understand(
+        &self,
+        target: &TargetName,
+        session: SessionId,
+        word: Word,
+    ) -> Option<(Said, Command)> {
         let table = self.shared.replica.table();
         let (_, from, handoff) = table.target(target)?.handoff(word.handoff())?;
         let (target, id) = (target.clone(), handoff.id);
         match word {
             Word::Surrendered(_, digest) if from.session == session => {
                 let word = EndWord::Surrendered(session);
-                Some((Said::Completed(id), Command::CompleteHandoff { target, handoff: id, word, digest: Some(digest) }))
+                Some((
+                    Said::Completed(id),
+                    Command::CompleteHandoff {
+                        target,
+                        handoff: id,
+                        word,
+                        digest: Some(digest),
+                    },
+                ))
             }
             Word::Accepted(_) if handoff.to == session => {
                 let word = EndWord::Accepted(session);
-                Some((Said::Completed(id), Command::CompleteHandoff { target, handoff: id, word, digest: None }))
+                Some((
+                    Said::Completed(id),
+                    Command::CompleteHandoff {
+                        target,
+                        handoff: id,
+                        word,
+                        digest: None,
+                    },
+                ))
             }
-            Word::Refused(_) if from.session == session => {
-                Some((Said::Refused(id), Command::CancelHandoff { target, handoff: id, refused_by: session }))
-            }
+            Word::Refused(_) if from.session == session => Some((
+                Said::Refused(id),
+                Command::CancelHandoff {
+                    target,
+                    handoff: id,
+                    refused_by: session,
+                },
+            )),
             _ => None,
         }
     }
 
     fn wants_ack(&self, target: &TargetName, session: SessionId, arming: Generation) -> bool {
         let table = self.shared.replica.table();
-        let Some(state) = table.target(target) else { return false };
+        let Some(state) = table.target(target) else {
+            return false;
+        };
         state.mode() == Mode::Arming(arming)
-            && state.session(session).is_some_and(|record| record.acked_arming != Some(arming))
+            && state
+                .session(session)
+                .is_some_and(|record| record.acked_arming != Some(arming))
     }
 }

@@ -9,6 +9,10 @@ use leasehold_raft_store::{MemoryStore, RaftConfig};
 
 use crate::clock::Clock;
 
+/// Shortest time between two quorum rounds for renewals. A round usually takes longer; a longer
+/// window would make every round wait for a timer of the runtime, which counts whole milliseconds.
+const COLLECT_WINDOW: Duration = Duration::from_micros(250);
+
 /// Configuration of a [`Node`](crate::Node). Build it with [`NodeConfig::new`] and change fields.
 #[derive(Clone)]
 pub struct NodeConfig {
@@ -38,7 +42,12 @@ pub struct NodeConfig {
 
 impl NodeConfig {
     /// The defaults for node `node_id` of `cluster`.
-    pub fn new(cluster: impl Into<String>, node_id: u64, data: DataDir, listen: SocketAddr) -> Self {
+    pub fn new(
+        cluster: impl Into<String>,
+        node_id: u64,
+        data: DataDir,
+        listen: SocketAddr,
+    ) -> Self {
         Self {
             cluster: cluster.into(),
             node_id,
@@ -46,7 +55,10 @@ impl NodeConfig {
             listen,
             advertise: String::new(),
             timers: Timers::default(),
-            grantor: GrantorConfig::default(),
+            grantor: GrantorConfig {
+                collect_window: COLLECT_WINDOW,
+                ..GrantorConfig::default()
+            },
             planner: PlannerConfig::default(),
             limits: Limits::default(),
             clock: Clock::System,
@@ -89,7 +101,11 @@ impl Timers {
 
     fn of_ms(heartbeat: u64, min: u64, max: u64) -> Self {
         let ms = Duration::from_millis;
-        Self { heartbeat: ms(heartbeat), election_min: ms(min), election_max: ms(max) }
+        Self {
+            heartbeat: ms(heartbeat),
+            election_min: ms(min),
+            election_max: ms(max),
+        }
     }
 
     /// Whether a lease of `ttl` outlives the loss of a leader with these timers. The error says
@@ -125,7 +141,12 @@ pub struct PlannerConfig {
 
 impl Default for PlannerConfig {
     fn default() -> Self {
-        Self { seed: 0, settle_window: None, warm_successors: true, hear_all_within: Duration::from_millis(300) }
+        Self {
+            seed: 0,
+            settle_window: None,
+            warm_successors: true,
+            hear_all_within: Duration::from_millis(300),
+        }
     }
 }
 

@@ -97,7 +97,10 @@ impl NodeStatus {
             halted: shared.halted.lock().clone(),
             members: raft.members.into_iter().map(member).collect(),
             targets: table.targets().count(),
-            sessions: table.targets().map(|target| target.live_sessions().count()).sum(),
+            sessions: table
+                .targets()
+                .map(|target| target.live_sessions().count())
+                .sum(),
             watchers: usize::try_from(shared.metrics.watchers.get()).unwrap_or(0),
         }
     }

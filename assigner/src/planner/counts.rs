@@ -23,7 +23,10 @@ pub(super) struct Counts {
 
 impl Counts {
     pub(super) fn new(snapshot: &Snapshot<'_>, seed: u64, without: Option<SessionId>) -> Self {
-        let eligible = snapshot.sessions.iter().filter(|(id, health)| health.eligible() && Some(**id) != without);
+        let eligible = snapshot
+            .sessions
+            .iter()
+            .filter(|(id, health)| health.eligible() && Some(**id) != without);
         let mut of: BTreeMap<SessionId, usize> = eligible.map(|(id, _)| (*id, 0)).collect();
         for (_, assigned) in &snapshot.slices {
             let future = match (assigned.handoff, assigned.owner) {
@@ -34,7 +37,10 @@ impl Counts {
                 *count += 1;
             }
         }
-        let order = of.iter().map(|(id, count)| (*count, mix(seed, id.as_u64()), *id)).collect();
+        let order = of
+            .iter()
+            .map(|(id, count)| (*count, mix(seed, id.as_u64()), *id))
+            .collect();
         Self { of, order, seed }
     }
 
@@ -64,7 +70,9 @@ impl Counts {
 
     /// What each session has beyond an even share; those with most may keep the odd ones.
     pub(super) fn excess(&self) -> BTreeMap<SessionId, usize> {
-        let (Some((least, ..)), Some((most, ..))) = (self.order.first(), self.order.last()) else { return BTreeMap::new() };
+        let (Some((least, ..)), Some((most, ..))) = (self.order.first(), self.order.last()) else {
+            return BTreeMap::new();
+        };
         if most - least <= 1 {
             return BTreeMap::new();
         }

@@ -4,7 +4,9 @@ use leasehold_proto::LogId;
 use leasehold_proto::clock::ClockClass;
 use leasehold_proto::command::{Command, EndWord, Reply};
 use leasehold_proto::table::{LeaseTable, TargetState};
-use leasehold_proto::target::{Consistency, PodAddress, SessionSecret, Squid, TargetConfig, TargetName};
+use leasehold_proto::target::{
+    Consistency, PodAddress, SessionSecret, Squid, TargetConfig, TargetName,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -34,8 +36,16 @@ impl World {
             settling: false,
             held: false,
         };
-        let config = TargetConfig { consistency, max_open_handoffs: 8, ..TargetConfig::default() };
-        world.apply(Command::CreateTarget { target: cart(), config, initial_slices: slices });
+        let config = TargetConfig {
+            consistency,
+            max_open_handoffs: 8,
+            ..TargetConfig::default()
+        };
+        world.apply(Command::CreateTarget {
+            target: cart(),
+            config,
+            initial_slices: slices,
+        });
         for port in 1..=sessions {
             world.register(port);
         }
@@ -44,14 +54,31 @@ impl World {
 
     fn apply(&mut self, command: Command) -> Reply {
         self.index += 1;
-        self.table.apply(LogId { term: 1, index: self.index }, command).reply
+        self.table
+            .apply(
+                LogId {
+                    term: 1,
+                    index: self.index,
+                },
+                command,
+            )
+            .reply
     }
 
     fn register(&mut self, port: u16) {
-        let squid = Squid { address: PodAddress::new(&format!("pod:{port}")).unwrap(), id: u128::from(port) };
+        let squid = Squid {
+            address: PodAddress::new(&format!("pod:{port}")).unwrap(),
+            id: u128::from(port),
+        };
         let secret = SessionSecret::from_bytes([1; 16]);
         let (clock, app_version) = (ClockClass::Raw, String::new());
-        match self.apply(Command::RegisterSession { target: cart(), squid, clock, secret, app_version }) {
+        match self.apply(Command::RegisterSession {
+            target: cart(),
+            squid,
+            clock,
+            secret,
+            app_version,
+        }) {
             Reply::Registered(registered) => self.sessions.push(registered.session),
             other => panic!("{other:?}"),
         }
@@ -64,11 +91,19 @@ impl World {
     fn snapshot(&self) -> Snapshot<'_> {
         let health = |id: SessionId, draining: bool| {
             let suspected = self.suspected.contains(&id);
-            Health { may_receive: !suspected, draining, suspected }
+            Health {
+                may_receive: !suspected,
+                draining,
+                suspected,
+            }
         };
         Snapshot {
             slices: self.state().slices().collect(),
-            sessions: self.state().live_sessions().map(|s| (s.id, health(s.id, s.draining))).collect(),
+            sessions: self
+                .state()
+                .live_sessions()
+                .map(|s| (s.id, health(s.id, s.draining)))
+                .collect(),
             mode: self.state().mode(),
             max_open_handoffs: self.state().config().max_open_handoffs as usize,
             held: self.held,
@@ -84,7 +119,11 @@ impl World {
     /// Applies steps of which every one must be accepted.
     fn carry_out(&mut self, steps: Vec<PlanStep>) {
         let config_version = self.state().config_version();
-        match self.apply(Command::ApplyPlan { target: cart(), config_version, steps: steps.clone() }) {
+        match self.apply(Command::ApplyPlan {
+            target: cart(),
+            config_version,
+            steps: steps.clone(),
+        }) {
             Reply::Plan(results) => {
                 for (result, step) in results.iter().zip(&steps) {
                     assert_eq!(*result, Ok(()), "{step:?}");
@@ -95,10 +134,19 @@ impl World {
     }
 
     fn complete_handoffs(&mut self) {
-        let open: Vec<_> = self.state().handoffs().map(|(_, _, handoff)| handoff).collect();
+        let open: Vec<_> = self
+            .state()
+            .handoffs()
+            .map(|(_, _, handoff)| handoff)
+            .collect();
         for handoff in open {
             let word = EndWord::Accepted(handoff.to);
-            self.apply(Command::CompleteHandoff { target: cart(), handoff: handoff.id, word, digest: None });
+            self.apply(Command::CompleteHandoff {
+                target: cart(),
+                handoff: handoff.id,
+                word,
+                digest: None,
+            });
         }
     }
 
@@ -110,7 +158,10 @@ impl World {
             if steps.is_empty() {
                 return moves;
             }
-            moves += steps.iter().filter(|step| !matches!(step, PlanStep::Grant { .. })).count();
+            moves += steps
+                .iter()
+                .filter(|step| !matches!(step, PlanStep::Grant { .. }))
+                .count();
             self.carry_out(steps);
             let open = self.state().handoffs().count();
             assert!(open <= 8, "{open} handoffs are open");
@@ -120,42 +171,68 @@ impl World {
     }
 
     fn counts(&self) -> Vec<usize> {
-        self.sessions.iter().map(|session| self.state().owned_by(*session)).collect()
+        self.sessions
+            .iter()
+            .map(|session| self.state().owned_by(*session))
+            .collect()
     }
 }
 
 /// A world in an arbitrary state: slices granted unevenly, some vacant, some handoffs open, some
 /// sessions draining or suspected.
 fn worlds() -> impl Strategy<Value = World> {
-    let shape = (1u32..60, 1u16..8, prop::collection::vec((any::<u8>(), any::<bool>()), 0..60));
-    let moods = (prop::collection::vec(0u8..6, 8), any::<bool>(), prop::collection::vec(any::<u8>(), 0..6));
-    (shape, moods).prop_map(|((slices, sessions, grants), (moods, eventual, handoffs))| {
-        let consistency = if eventual { Consistency::Eventual } else { Consistency::Strong };
-        let mut world = World::new(slices, sessions, consistency);
-        let all: Vec<Slice> = world.state().slices().map(|(slice, _)| slice).collect();
-        let pick = |n: u8, world: &World| world.sessions[n as usize % world.sessions.len()];
-        for (slice, (to, give)) in all.iter().zip(grants) {
-            if give {
-                world.carry_out(vec![PlanStep::Grant { slice: *slice, to: pick(to, &world) }]);
+    let shape = (
+        1u32..60,
+        1u16..8,
+        prop::collection::vec((any::<u8>(), any::<bool>()), 0..60),
+    );
+    let moods = (
+        prop::collection::vec(0u8..6, 8),
+        any::<bool>(),
+        prop::collection::vec(any::<u8>(), 0..6),
+    );
+    (shape, moods).prop_map(
+        |((slices, sessions, grants), (moods, eventual, handoffs))| {
+            let consistency = if eventual {
+                Consistency::Eventual
+            } else {
+                Consistency::Strong
+            };
+            let mut world = World::new(slices, sessions, consistency);
+            let all: Vec<Slice> = world.state().slices().map(|(slice, _)| slice).collect();
+            let pick = |n: u8, world: &World| world.sessions[n as usize % world.sessions.len()];
+            for (slice, (to, give)) in all.iter().zip(grants) {
+                if give {
+                    world.carry_out(vec![PlanStep::Grant {
+                        slice: *slice,
+                        to: pick(to, &world),
+                    }]);
+                }
             }
-        }
-        for to in handoffs {
-            let slice = all[to as usize % all.len()];
-            let (_, assigned) = world.state().slice_of(slice.first()).unwrap();
-            let to = pick(to / 3, &world);
-            if let (Some(from), None) = (assigned.owner.filter(|owner| owner.session != to), assigned.handoff) {
-                world.carry_out(vec![PlanStep::BeginHandoff { slice, from, to }]);
+            for to in handoffs {
+                let slice = all[to as usize % all.len()];
+                let (_, assigned) = world.state().slice_of(slice.first()).unwrap();
+                let to = pick(to / 3, &world);
+                if let (Some(from), None) = (
+                    assigned.owner.filter(|owner| owner.session != to),
+                    assigned.handoff,
+                ) {
+                    world.carry_out(vec![PlanStep::BeginHandoff { slice, from, to }]);
+                }
             }
-        }
-        for (session, mood) in world.sessions.clone().into_iter().zip(moods) {
-            match mood {
-                0 => drop(world.apply(Command::DrainSession { target: cart(), session })),
-                1 => drop(world.suspected.insert(session)),
-                _ => {}
+            for (session, mood) in world.sessions.clone().into_iter().zip(moods) {
+                match mood {
+                    0 => drop(world.apply(Command::DrainSession {
+                        target: cart(),
+                        session,
+                    })),
+                    1 => drop(world.suspected.insert(session)),
+                    _ => {}
+                }
             }
-        }
-        world
-    })
+            world
+        },
+    )
 }
 
 proptest! {
@@ -262,9 +339,22 @@ fn what_an_expiring_session_held_is_spread_over_the_others() {
     let heirs = successors(&world.snapshot(), leaving, 0);
     assert_eq!(heirs.len(), world.state().owned_by(leaving));
     assert!(heirs.iter().all(|(_, heir)| *heir != leaving));
-    let expire = Command::ExpireSession { target: cart(), session: leaving, term: 1, successors: heirs };
+    let expire = Command::ExpireSession {
+        target: cart(),
+        session: leaving,
+        term: 1,
+        successors: heirs,
+    };
     assert_eq!(world.apply(expire), Reply::Done);
-    assert!(world.state().slices().all(|(_, assigned)| assigned.owner.is_some()));
-    let (least, most) = (world.counts()[1..].iter().min().copied(), world.counts()[1..].iter().max().copied());
+    assert!(
+        world
+            .state()
+            .slices()
+            .all(|(_, assigned)| assigned.owner.is_some())
+    );
+    let (least, most) = (
+        world.counts()[1..].iter().min().copied(),
+        world.counts()[1..].iter().max().copied(),
+    );
     assert_eq!((least, most), (Some(3), Some(3)));
 }

@@ -5,18 +5,16 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
-
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::Semaphore;
 
 /// Pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -31,23 +29,29 @@ pub(super) fn accept(
     cut: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let places = Arc::new(Semaphore::new(most));
-    futures::stream::unfold((listener, places, cut), |(listener, places, cut)| async move {
-        loop {
-            let place = Arc::clone(&places).acquire_owned().await.ok()?;
-            match listener.accept().await {
-                Ok((stream, _)) if stream.set_nodelay(true).is_ok() => {
-                    let connection =
-                        Connection { stream, cut: Box::pin(cut.clone().cancelled_owned()), _place: place };
-                    return Some((Ok(connection), (listener, places, cut)));
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+    futures::stream::unfold(
+        (listener, places, cut),
+        |(listener, places, cut)| async move {
+            loop {
+                let place = Arc::clone(&places).acquire_owned().await.ok()?;
+                match listener.accept().await {
+                    Ok((stream, _)) if stream.set_nodelay(true).is_ok() => {
+                        let connection = Connection {
+                            stream,
+                            cut: Box::pin(cut.clone().cancelled_owned()),
+                            _place: place,
+                        };
+                        return Some((Ok(connection), (listener, places, cut)));
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
                 }
             }
-        }
-    })
+        },
+    )
 }
 
 /// See the file.
@@ -61,7 +65,10 @@ impl Connection {
     /// Fails once the node has ended; the reader is woken then.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         match self.cut.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionReset, "the node has ended")),
+            Poll::Ready(()) => Err(io::Error::new(
+                io::ErrorKind::ConnectionReset,
+                "the node has ended",
+            )),
             Poll::Pending => Ok(()),
         }
     }
@@ -79,7 +86,11 @@ impl AsyncRead for Connection {
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 

@@ -22,12 +22,19 @@ const UPDATES_KEPT: usize = 64;
 #[derive(Clone)]
 pub(crate) enum Step {
     /// The view; the bytes lead from `base` to `generation`.
-    View { base: Option<Generation>, generation: Generation, bytes: Bytes },
+    View {
+        base: Option<Generation>,
+        generation: Generation,
+        bytes: Bytes,
+    },
     /// The target is deleted.
     Gone,
     /// This node stops.
     Stopping,
 }
+
+/// A generation, and the serialised updates that lead to it, by what they begin at.
+type Updates = (Option<Generation>, HashMap<Option<Generation>, Bytes>);
 
 /// The feed of one target.
 pub(crate) struct Feed {
@@ -35,7 +42,7 @@ pub(crate) struct Feed {
     pub(crate) key_hash: KeyHash,
     newest: watch::Sender<Step>,
     /// Updates to the newest generation for those who know another one than the step's base.
-    updates: Mutex<(Option<Generation>, HashMap<Option<Generation>, Bytes>)>,
+    updates: Mutex<Updates>,
 }
 
 /// The feeds of the targets that somebody watches.
@@ -47,17 +54,33 @@ pub(crate) struct Feeds {
 impl Feeds {
     /// The feed of a target, and its newest step with every later one (a slow reader sees the
     /// newest only); `None` if there is no such target. Do not hold the table meanwhile.
-    pub(crate) fn subscribe(&self, name: &TargetName, replica: &Replica) -> Option<(Arc<Feed>, watch::Receiver<Step>)> {
+    pub(crate) fn subscribe(
+        &self,
+        name: &TargetName,
+        replica: &Replica,
+    ) -> Option<(Arc<Feed>, watch::Receiver<Step>)> {
         let mut feeds = self.feeds.lock();
-        if let Some(feed) = feeds.get(name).filter(|feed| matches!(*feed.newest.borrow(), Step::View { .. })) {
+        if let Some(feed) = feeds
+            .get(name)
+            .filter(|feed| matches!(*feed.newest.borrow(), Step::View { .. }))
+        {
             return Some((Arc::clone(feed), feed.newest.subscribe()));
         }
         let table = replica.table();
         let target = table.target(name).filter(|target| !target.is_deleted())?;
         let (base, generation) = (Some(target.generation()), target.generation());
-        let (newest, steps) = watch::channel(Step::View { base, generation, bytes: Bytes::new() });
+        let (newest, steps) = watch::channel(Step::View {
+            base,
+            generation,
+            bytes: Bytes::new(),
+        });
         let key_hash = target.config().key_hash;
-        let feed = Arc::new(Feed { target: name.clone(), key_hash, newest, updates: Mutex::default() });
+        let feed = Arc::new(Feed {
+            target: name.clone(),
+            key_hash,
+            newest,
+            updates: Mutex::default(),
+        });
         feeds.insert(name.clone(), Arc::clone(&feed));
         Some((feed, steps))
     }
@@ -71,13 +94,18 @@ impl Feeds {
 
     /// How many watch a target. Do not hold the table meanwhile.
     pub(crate) fn watchers(&self, name: &TargetName) -> usize {
-        self.feeds.lock().get(name).map_or(0, |feed| feed.newest.receiver_count())
+        self.feeds
+            .lock()
+            .get(name)
+            .map_or(0, |feed| feed.newest.receiver_count())
     }
 
     /// Publishes what became of a target, if anybody watches it.
     fn publish(&self, name: &TargetName, replica: &Replica) {
         let mut feeds = self.feeds.lock();
-        let Some(feed) = feeds.get(name).cloned() else { return };
+        let Some(feed) = feeds.get(name).cloned() else {
+            return;
+        };
         if feed.newest.receiver_count() == 0 {
             feeds.remove(name);
             return;
@@ -98,9 +126,15 @@ impl Feed {
             match self.present(table.target(&self.target)) {
                 None => Step::Gone,
                 Some(target) => {
-                    let Some(update) = target.update_since(Some(before)) else { return };
+                    let Some(update) = target.update_since(Some(before)) else {
+                        return;
+                    };
                     let generation = update.generation();
-                    Step::View { base: Some(before), generation, bytes: wire::encode_view_update(&update) }
+                    Step::View {
+                        base: Some(before),
+                        generation,
+                        bytes: wire::encode_view_update(&update),
+                    }
                 }
             }
         };
@@ -115,7 +149,11 @@ impl Feed {
     /// What leads from `known` to the newest view, serialised once for all who know the same; and
     /// the generation that it leads to. Empty bytes if nothing is newer, `None` if the target is
     /// gone.
-    pub(crate) fn update(&self, known: Option<Generation>, replica: &Replica) -> Option<(Option<Generation>, Bytes)> {
+    pub(crate) fn update(
+        &self,
+        known: Option<Generation>,
+        replica: &Replica,
+    ) -> Option<(Option<Generation>, Bytes)> {
         // The lock is held over the encoding: of many who want the same only one does the work.
         let mut updates = self.updates.lock();
         let (generation, update) = {
@@ -132,7 +170,10 @@ impl Feed {
         if updates.0 != generation || updates.1.len() >= UPDATES_KEPT {
             *updates = (generation, HashMap::new());
         }
-        let bytes = update.as_ref().map(wire::encode_view_update).unwrap_or_default();
+        let bytes = update
+            .as_ref()
+            .map(wire::encode_view_update)
+            .unwrap_or_default();
         updates.1.insert(known, bytes.clone());
         Some((generation, bytes))
     }

@@ -13,8 +13,8 @@ use leasehold_proto::target::SessionSecret;
 use leasehold_proto::wire::pb::sessions_server::Sessions;
 use leasehold_proto::wire::status::Refusal;
 use leasehold_proto::wire::{
-    AssignerMessage, CloseRequest, ClosedReason, DrainRequest, Hello, RefusedReason, RegisterReply, RegisterRequest,
-    SliceletMessage, WireError, pb,
+    AssignerMessage, CloseRequest, ClosedReason, DrainRequest, Hello, RefusedReason, RegisterReply,
+    RegisterRequest, SliceletMessage, WireError, pb,
 };
 use leasehold_proto::{SessionId, TargetName};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -37,15 +37,28 @@ pub(super) struct SessionsService {
 impl SessionsService {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let streams = Arc::new(Semaphore::new(shared.config.limits.session_streams));
-        Self { shared, streams, next_stream: AtomicU64::new(1) }
+        Self {
+            shared,
+            streams,
+            next_stream: AtomicU64::new(1),
+        }
     }
 
     /// Checks that the caller speaks for the session, which need not live any more.
-    fn check_secret(&self, target: &TargetName, session: SessionId, secret: &SessionSecret) -> Result<(), Refusal> {
+    fn check_secret(
+        &self,
+        target: &TargetName,
+        session: SessionId,
+        secret: &SessionSecret,
+    ) -> Result<(), Refusal> {
         let table = self.shared.replica.table();
         let state = table.target(target).ok_or(Refusal::UnknownTarget)?;
         let record = state.session(session).ok_or(Refusal::UnknownSession)?;
-        if record.secret == *secret { Ok(()) } else { Err(Refusal::BadSecret) }
+        if record.secret == *secret {
+            Ok(())
+        } else {
+            Err(Refusal::BadSecret)
+        }
     }
 
     async fn serve_register(&self, request: RegisterRequest) -> Result<RegisterReply, Refusal> {
@@ -59,10 +72,15 @@ impl SessionsService {
             app_version: request.app_version,
         };
         let Reply::Registered(registered) = self.shared.propose(&command).await? else {
-            return Err(Refusal::Internal("a registration was answered with something else".into()));
+            return Err(Refusal::Internal(
+                "a registration was answered with something else".into(),
+            ));
         };
         let table = self.shared.replica.table();
-        let config = table.target(&target).ok_or(Refusal::UnknownTarget)?.config();
+        let config = table
+            .target(&target)
+            .ok_or(Refusal::UnknownTarget)?
+            .config();
         tracing::info!(target_name = %target, session = %registered.session, "registered");
         Ok(RegisterReply {
             session: registered.session,
@@ -82,7 +100,9 @@ fn random_bytes() -> Result<[u8; 16], Refusal> {
     let mut bytes = [0; 16];
     rand::rngs::SysRng
         .try_fill_bytes(&mut bytes)
-        .map_err(|error| Refusal::Internal(format!("the system gives no random numbers: {error}")))?;
+        .map_err(|error| {
+            Refusal::Internal(format!("the system gives no random numbers: {error}"))
+        })?;
     Ok(bytes)
 }
 
@@ -92,15 +112,23 @@ fn decoded<N: TryFrom<P, Error = WireError>, P>(request: Request<P>) -> Result<N
 
 #[tonic::async_trait]
 impl Sessions for SessionsService {
-    async fn register(&self, request: Request<pb::RegisterRequest>) -> Result<Response<pb::RegisterReply>, Status> {
+    async fn register(
+        &self,
+        request: Request<pb::RegisterRequest>,
+    ) -> Result<Response<pb::RegisterReply>, Status> {
         let reply = self.serve_register(decoded(request)?).await?;
         Ok(Response::new((&reply).into()))
     }
 
     type AttachStream = Outgoing;
 
-    async fn attach(&self, request: Request<Streaming<pb::SliceletMessage>>) -> Result<Response<Outgoing>, Status> {
-        let permit = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| Refusal::Overload)?;
+    async fn attach(
+        &self,
+        request: Request<Streaming<pb::SliceletMessage>>,
+    ) -> Result<Response<Outgoing>, Status> {
+        let permit = Arc::clone(&self.streams)
+            .try_acquire_owned()
+            .map_err(|_| Refusal::Overload)?;
         let leader = self.shared.leader()?;
         let (out, batches) = mpsc::channel(OUTBOX);
         let stream = Incoming {
@@ -113,10 +141,16 @@ impl Sessions for SessionsService {
         };
         self.shared.metrics.session_streams.inc();
         tokio::spawn(stream.run(request.into_inner()));
-        Ok(Response::new(Outgoing { batches, current: Vec::new().into_iter() }))
+        Ok(Response::new(Outgoing {
+            batches,
+            current: Vec::new().into_iter(),
+        }))
     }
 
-    async fn close(&self, request: Request<pb::CloseRequest>) -> Result<Response<pb::CloseReply>, Status> {
+    async fn close(
+        &self,
+        request: Request<pb::CloseRequest>,
+    ) -> Result<Response<pb::CloseReply>, Status> {
         let request: CloseRequest = decoded(request)?;
         self.shared.ready_leader().await?;
         match self.check_secret(&request.target, request.session, &request.secret) {
@@ -134,21 +168,40 @@ impl Sessions for SessionsService {
             }
             Err(refusal) => return Err(refusal.into()),
         }
-        let CloseRequest { target, session, .. } = request;
+        let CloseRequest {
+            target, session, ..
+        } = request;
         tracing::info!(target_name = %target, %session, "closed by its own word");
-        match self.shared.propose(&Command::CloseSession { target, session, proof: CloseProof::OwnWord }).await {
-            Ok(_) | Err(Refusal::UnknownSession | Refusal::UnknownTarget) => Ok(Response::new(pb::CloseReply {})),
+        match self
+            .shared
+            .propose(&Command::CloseSession {
+                target,
+                session,
+                proof: CloseProof::OwnWord,
+            })
+            .await
+        {
+            Ok(_) | Err(Refusal::UnknownSession | Refusal::UnknownTarget) => {
+                Ok(Response::new(pb::CloseReply {}))
+            }
             Err(refusal) => Err(refusal.into()),
         }
     }
 
-    async fn drain(&self, request: Request<pb::DrainRequest>) -> Result<Response<pb::DrainReply>, Status> {
+    async fn drain(
+        &self,
+        request: Request<pb::DrainRequest>,
+    ) -> Result<Response<pb::DrainReply>, Status> {
         let request: DrainRequest = decoded(request)?;
         self.shared.ready_leader().await?;
         self.check_secret(&request.target, request.session, &request.secret)?;
-        let DrainRequest { target, session, .. } = request;
+        let DrainRequest {
+            target, session, ..
+        } = request;
         tracing::info!(target_name = %target, %session, "draining by its own word");
-        self.shared.propose(&Command::DrainSession { target, session }).await?;
+        self.shared
+            .propose(&Command::DrainSession { target, session })
+            .await?;
         Ok(Response::new(pb::DrainReply {}))
     }
 }
@@ -215,12 +268,20 @@ impl Incoming {
         }
         self.shared.metrics.session_streams.dec();
         // Fails only when the term is over, and then nothing is remembered of the stream.
-        let _ = self.leader.inbox.send(ToLeader::Detach { stream: self.id }).await;
+        let _ = self
+            .leader
+            .inbox
+            .send(ToLeader::Detach { stream: self.id })
+            .await;
     }
 
     async fn read(&mut self, incoming: Streaming<pb::SliceletMessage>) {
         let given_up = CancellationToken::new();
-        let open = ToLeader::Open { stream: self.id, out: self.out.clone(), ended: given_up.clone() };
+        let open = ToLeader::Open {
+            stream: self.id,
+            out: self.out.clone(),
+            ended: given_up.clone(),
+        };
         if self.leader.inbox.send(open).await.is_err() {
             return;
         }
@@ -243,7 +304,10 @@ impl Incoming {
     async fn handle(&mut self, chunk: Vec<Result<pb::SliceletMessage, Status>>) -> bool {
         let mut renewals = Vec::with_capacity(chunk.len());
         for message in chunk {
-            let Ok(message) = message else { return self.pass_on(&mut renewals) && false };
+            let Ok(message) = message else {
+                self.pass_on(&mut renewals);
+                return false;
+            };
             match SliceletMessage::try_from(message) {
                 Ok(SliceletMessage::Renew(renew)) => renewals.push(renew),
                 Ok(SliceletMessage::Hello(hello)) => {
@@ -252,7 +316,10 @@ impl Incoming {
                     }
                 }
                 Ok(SliceletMessage::Load(report)) => {
-                    let load = ToLeader::Load { stream: self.id, report };
+                    let load = ToLeader::Load {
+                        stream: self.id,
+                        report,
+                    };
                     // A leader that cannot keep up does without: the next report follows.
                     let _ = self.leader.inbox.try_send(load);
                 }
@@ -271,14 +338,21 @@ impl Incoming {
         if renewals.is_empty() {
             return true;
         }
-        let message = ToLeader::Renewals { stream: self.id, renewals: std::mem::take(renewals) };
+        let message = ToLeader::Renewals {
+            stream: self.id,
+            renewals: std::mem::take(renewals),
+        };
         match self.leader.inbox.try_send(message) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
             Err(mpsc::error::TrySendError::Full(message)) => {
                 if let ToLeader::Renewals { renewals, .. } = message {
-                    self.shared.metrics.renewals_refused.inc_by(renewals.len() as u64);
-                    let refused = |renew: &Renew| refused(Some(renew.session), RefusedReason::Overload, None);
+                    self.shared
+                        .metrics
+                        .renewals_refused
+                        .inc_by(renewals.len() as u64);
+                    let refused =
+                        |renew: &Renew| refused(Some(renew.session), RefusedReason::Overload, None);
                     // A reader that cannot even take refusals finds out by itself.
                     let _ = self.out.try_send(renewals.iter().map(refused).collect());
                 }
@@ -306,7 +380,11 @@ impl Incoming {
                     return true;
                 }
                 self.attached += 1;
-                let attach = ToLeader::Attach { stream: self.id, session, target: hello.target };
+                let attach = ToLeader::Attach {
+                    stream: self.id,
+                    session,
+                    target: hello.target,
+                };
                 return self.leader.inbox.send(attach).await.is_ok();
             }
             Standing::BadSecret => {
@@ -335,7 +413,9 @@ impl Incoming {
         if hello.session.incarnation() > table.incarnation().get() {
             return Standing::OfLaterLife;
         }
-        let found = table.target(&hello.target).and_then(|target| target.session(hello.session));
+        let found = table
+            .target(&hello.target)
+            .and_then(|target| target.session(hello.session));
         match found {
             None => Standing::Unknown,
             Some(record) if record.secret != hello.secret => Standing::BadSecret,
@@ -348,7 +428,10 @@ impl Incoming {
     }
 
     fn refuse(&self, session: Option<SessionId>, reason: RefusedReason) {
-        let leader = self.shared.leader_address().filter(|_| reason == RefusedReason::NotLeader);
+        let leader = self
+            .shared
+            .leader_address()
+            .filter(|_| reason == RefusedReason::NotLeader);
         // A full outbox belongs to a reader that does not read; the end of the stream tells it.
         let _ = self.out.try_send(vec![refused(session, reason, leader)]);
     }
@@ -359,5 +442,10 @@ fn refused(
     reason: RefusedReason,
     leader: Option<leasehold_proto::target::PodAddress>,
 ) -> pb::AssignerMessage {
-    (&AssignerMessage::Refused { session, reason, leader }).into()
+    (&AssignerMessage::Refused {
+        session,
+        reason,
+        leader,
+    })
+        .into()
 }

@@ -38,7 +38,10 @@ impl WatchService {
     /// ◆ Who has seen a later life of the cluster would take everything from this one for old, for
     /// ever: it must find another Assigner, and its operator must learn of it.
     fn must_not_be_older(&self, known: Option<Generation>) -> Result<(), Refusal> {
-        let (mine, known) = (self.shared.replica.table().incarnation(), known.map(Generation::incarnation));
+        let (mine, known) = (
+            self.shared.replica.table().incarnation(),
+            known.map(Generation::incarnation),
+        );
         match known.filter(|known| *known > mine) {
             None => Ok(()),
             Some(known) => Err(Refusal::Halted(format!(
@@ -52,14 +55,27 @@ impl WatchService {
 impl Watch for WatchService {
     type WatchStream = Watching;
 
-    async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Watching>, Status> {
+    async fn watch(
+        &self,
+        request: Request<pb::WatchRequest>,
+    ) -> Result<Response<Watching>, Status> {
         let request = WatchRequest::try_from(request.into_inner()).map_err(Refusal::from)?;
         self.must_not_be_older(request.known)?;
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refusal::Overload)?;
-        let Some((feed, steps)) = self.shared.feeds.subscribe(&request.target, &self.shared.replica) else {
+        let place = Arc::clone(&self.places)
+            .try_acquire_owned()
+            .map_err(|_| Refusal::Overload)?;
+        let Some((feed, steps)) = self
+            .shared
+            .feeds
+            .subscribe(&request.target, &self.shared.replica)
+        else {
             // Without a leader this node may only not have heard of it yet.
             let known = self.shared.raft.leadership().borrow().leader.is_some();
-            let refusal = if known { Refusal::UnknownTarget } else { Refusal::NotLeader { leader: None } };
+            let refusal = if known {
+                Refusal::UnknownTarget
+            } else {
+                Refusal::NotLeader { leader: None }
+            };
             return Err(refusal.into());
         };
         tracing::debug!(target_name = %request.target, client = request.client_name, "watching");
@@ -105,9 +121,17 @@ impl Watching {
     /// What a step means for this watcher: bytes to send, or nothing.
     fn take(&mut self, step: Step) -> Result<Option<Bytes>, Refusal> {
         let (base, generation, bytes) = match step {
-            Step::View { base, generation, bytes } => (base, Some(generation), bytes),
+            Step::View {
+                base,
+                generation,
+                bytes,
+            } => (base, Some(generation), bytes),
             Step::Gone => return Err(Refusal::UnknownTarget),
-            Step::Stopping => return Err(Refusal::NotLeader { leader: self.shared.leader_address() }),
+            Step::Stopping => {
+                return Err(Refusal::NotLeader {
+                    leader: self.shared.leader_address(),
+                });
+            }
         };
         if self.known >= generation && self.known.is_some() {
             return Ok(None);
@@ -116,8 +140,10 @@ impl Watching {
             self.known = generation;
             return Ok(Some(bytes));
         }
-        let (generation, bytes) =
-            self.feed.update(self.known, &self.shared.replica).ok_or(Refusal::UnknownTarget)?;
+        let (generation, bytes) = self
+            .feed
+            .update(self.known, &self.shared.replica)
+            .ok_or(Refusal::UnknownTarget)?;
         self.known = self.known.max(generation);
         Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
     }

@@ -31,14 +31,21 @@ impl Pod {
     async fn start(cluster: &TestCluster) -> Pod {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let slicelet =
-            Slicelet::builder(TARGET).endpoints(cluster.endpoints()).advertise(&address).start().unwrap();
+        let slicelet = Slicelet::builder(TARGET)
+            .endpoints(cluster.endpoints())
+            .advertise(&address)
+            .start()
+            .unwrap();
         let server = tonic::transport::Server::builder()
             .add_service(slicelet.peer_service().into_server())
             .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
         let _server = Server(tokio::spawn(async move { drop(server.await) }));
         slicelet.ready(PATIENCE).await.unwrap();
-        Pod { slicelet, address, _server }
+        Pod {
+            slicelet,
+            address,
+            _server,
+        }
     }
 }
 
@@ -60,9 +67,15 @@ impl World {
         // Slicelets judge by their own clocks; the Assigners' stands, so that a busy machine
         // expires nobody.
         cluster.pause_time();
-        let config = TargetConfig { ttl: Duration::from_secs(5), ..TargetConfig::default() };
+        let config = TargetConfig {
+            ttl: Duration::from_secs(5),
+            ..TargetConfig::default()
+        };
         cluster.create_target_with(TARGET, slices, config).await;
-        let world = World { cluster, pods: Arc::default() };
+        let world = World {
+            cluster,
+            pods: Arc::default(),
+        };
         for _ in 0..pods {
             world.add_pod().await;
         }
@@ -72,7 +85,9 @@ impl World {
 
     async fn add_pod(&self) -> Arc<Pod> {
         let pod = Arc::new(Pod::start(&self.cluster).await);
-        self.pods.write().insert(pod.address.clone(), Arc::clone(&pod));
+        self.pods
+            .write()
+            .insert(pod.address.clone(), Arc::clone(&pod));
         pod
     }
 
@@ -80,9 +95,12 @@ impl World {
         let (least, most) = (slices as usize / pods, (slices as usize).div_ceil(pods));
         self.cluster
             .wait_until("every pod has its share", |table| {
-                let Some(state) = table.target(&target(TARGET)) else { return false };
+                let Some(state) = table.target(&target(TARGET)) else {
+                    return false;
+                };
                 let serving = state.live_sessions().filter(|session| !session.draining);
-                let counts: Vec<usize> = serving.map(|session| state.owned_by(session.id)).collect();
+                let counts: Vec<usize> =
+                    serving.map(|session| state.owned_by(session.id)).collect();
                 settled(table, TARGET)
                     && counts.len() == pods
                     && counts.iter().all(|count| (least..=most).contains(count))
@@ -91,7 +109,10 @@ impl World {
     }
 
     async fn clerk(&self) -> Clerk {
-        let clerk = Clerk::builder(TARGET).endpoints(self.cluster.endpoints()).connect_lazy().unwrap();
+        let clerk = Clerk::builder(TARGET)
+            .endpoints(self.cluster.endpoints())
+            .connect_lazy()
+            .unwrap();
         clerk.ready(PATIENCE).await.unwrap();
         clerk
     }
@@ -115,7 +136,10 @@ impl World {
             }
             failed
         });
-        Load { task: Some(task), ..load }
+        Load {
+            task: Some(task),
+            ..load
+        }
     }
 }
 
@@ -135,7 +159,9 @@ impl Load {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, waiting).await.expect("requests are served");
+        tokio::time::timeout(PATIENCE, waiting)
+            .await
+            .expect("requests are served");
     }
 
     /// Ends the load; what failed.
@@ -155,7 +181,9 @@ async fn request(
     let mut last = "no route".to_owned();
     let deadline = tokio::time::Instant::now() + CALL_DEADLINE;
     while tokio::time::Instant::now() < deadline {
-        let pod = clerk.route(key).and_then(|route| pods.read().get(route.address.as_str()).cloned());
+        let pod = clerk
+            .route(key)
+            .and_then(|route| pods.read().get(route.address.as_str()).cloned());
         let Some(pod) = pod else {
             tokio::time::sleep(Duration::from_millis(1)).await;
             continue;
@@ -211,12 +239,20 @@ async fn the_death_of_the_leader_fails_no_request_and_moves_no_slice() {
     world.add_pod().await;
     world.wait_even(3, 8).await;
     let after = world.cluster.look(sessions).await;
-    assert!(before.iter().all(|session| after.contains(session)), "{before:?} {after:?}");
+    assert!(
+        before.iter().all(|session| after.contains(session)),
+        "{before:?} {after:?}"
+    );
     assert_eq!(load.stop().await, Vec::<String>::new());
 }
 
 fn sessions(table: &leasehold_proto::table::LeaseTable) -> Vec<leasehold_proto::SessionId> {
-    table.target(&target(TARGET)).unwrap().live_sessions().map(|session| session.id).collect()
+    table
+        .target(&target(TARGET))
+        .unwrap()
+        .live_sessions()
+        .map(|session| session.id)
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -229,10 +265,12 @@ async fn a_killed_pods_slices_are_served_by_the_others_after_its_lease() {
     let session = dead.slicelet.session().unwrap();
     drop(dead);
     world.cluster.resume_time();
-    world.cluster.wait_until("the dead one is succeeded", |table| {
-        table_owned(table, TARGET, session) == 0 && settled(table, TARGET)
-    })
-    .await;
+    world
+        .cluster
+        .wait_until("the dead one is succeeded", |table| {
+            table_owned(table, TARGET, session) == 0 && settled(table, TARGET)
+        })
+        .await;
     let load = world.load().await;
     load.more(200).await;
     assert_eq!(load.stop().await, Vec::<String>::new());

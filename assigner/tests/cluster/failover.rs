@@ -17,7 +17,10 @@ async fn the_death_of_the_leader_loses_no_session() {
     let mut cluster = TestCluster::start(3).await;
     cluster.create_target("cart", 8).await;
     let mut all = pods(&cluster, "cart", 2).await;
-    serve_until(&cluster, &mut all, "both have slices", |counts| counts == [4, 4]).await;
+    serve_until(&cluster, &mut all, "both have slices", |counts| {
+        counts == [4, 4]
+    })
+    .await;
     let before = cluster.look(|table| tokens(table, &target("cart"))).await;
     cluster.kill_leader().await;
     let endpoint = leader_endpoint(&cluster).await;
@@ -28,13 +31,26 @@ async fn the_death_of_the_leader_loses_no_session() {
         pod.renew().await;
         returned.push(pod);
     }
-    serve_until(&cluster, &mut returned, "both have their slices", |counts| counts == [4, 4]).await;
-    assert_eq!(cluster.look(|table| tokens(table, &target("cart"))).await, before, "no slice has moved");
+    serve_until(
+        &cluster,
+        &mut returned,
+        "both have their slices",
+        |counts| counts == [4, 4],
+    )
+    .await;
+    assert_eq!(
+        cluster.look(|table| tokens(table, &target("cart"))).await,
+        before,
+        "no slice has moved"
+    );
 }
 
 fn tokens(table: &leasehold_proto::table::LeaseTable, name: &TargetName) -> Vec<Option<u64>> {
     let state = table.target(name).unwrap();
-    state.slices().map(|(_, assigned)| assigned.owner.map(|owner| owner.epoch.token().as_u64())).collect()
+    state
+        .slices()
+        .map(|(_, assigned)| assigned.owner.map(|owner| owner.epoch.token().as_u64()))
+        .collect()
 }
 
 #[tokio::test]
@@ -48,7 +64,10 @@ async fn a_killed_follower_comes_back_with_the_same_table() {
     let applied = || cluster.node(follower).status();
     let deadline = tokio::time::Instant::now() + crate::support::PATIENCE;
     while applied().targets != 1 {
-        assert!(tokio::time::Instant::now() < deadline, "the follower has not caught up");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the follower has not caught up"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -58,13 +77,19 @@ async fn a_silent_session_is_succeeded_after_d_with_larger_tokens() {
     let cluster = TestCluster::start(1).await;
     cluster.create_target("cart", 4).await;
     let mut all = pods(&cluster, "cart", 3).await;
-    serve_until(&cluster, &mut all, "all have slices", |counts| counts.iter().all(|count| *count > 0)).await;
+    serve_until(&cluster, &mut all, "all have slices", |counts| {
+        counts.iter().all(|count| *count > 0)
+    })
+    .await;
     let silent = all.remove(0);
     let session = silent.session();
     let key = cluster
         .look(|table| {
             let state = table.target(&target("cart")).unwrap();
-            state.owned_slices(session).next().map(|(slice, assigned)| (slice.first(), assigned.owner))
+            state
+                .owned_slices(session)
+                .next()
+                .map(|(slice, assigned)| (slice.first(), assigned.owner))
         })
         .await;
     let (key, owner): (SliceKey, _) = key.unwrap();
@@ -76,11 +101,34 @@ async fn a_silent_session_is_succeeded_after_d_with_larger_tokens() {
     for pod in &mut all {
         pod.renew().await;
     }
-    assert!(cluster.look(|table| table_owned(table, "cart", session)).await > 0, "its lease may still run");
+    assert!(
+        cluster
+            .look(|table| table_owned(table, "cart", session))
+            .await
+            > 0,
+        "its lease may still run"
+    );
     cluster.advance_time(Duration::from_millis(50));
-    cluster.wait_until("the silent one holds nothing", |table| table_owned(table, "cart", session) == 0).await;
-    serve_until(&cluster, &mut all, "the others hold everything", |counts| counts.iter().sum::<usize>() == 4).await;
-    let after = cluster.look(|table| table.target(&target("cart")).unwrap().slice_of(key).unwrap().1.owner).await;
+    cluster
+        .wait_until("the silent one holds nothing", |table| {
+            table_owned(table, "cart", session) == 0
+        })
+        .await;
+    serve_until(&cluster, &mut all, "the others hold everything", |counts| {
+        counts.iter().sum::<usize>() == 4
+    })
+    .await;
+    let after = cluster
+        .look(|table| {
+            table
+                .target(&target("cart"))
+                .unwrap()
+                .slice_of(key)
+                .unwrap()
+                .1
+                .owner
+        })
+        .await;
     assert!(after.unwrap().epoch.token() > owner.unwrap().epoch.token());
 }
 
@@ -99,25 +147,46 @@ async fn a_session_that_expired_is_told_so_and_never_revived() {
     };
     assert_eq!(told, ClosedReason::Expired);
     let mut again = Pod::attach(pod.channel.clone(), "cart", pod.registered.clone()).await;
-    assert!(matches!(again.next().await, Some(AssignerMessage::Closed { .. })));
+    assert!(matches!(
+        again.next().await,
+        Some(AssignerMessage::Closed { .. })
+    ));
 }
 
 #[tokio::test]
 async fn when_most_sessions_lapse_together_nothing_is_given_to_the_first_that_returns() {
     let settle = Duration::from_secs(3600);
-    let planner = PlannerConfig { settle_window: Some(settle), ..PlannerConfig::default() };
+    let planner = PlannerConfig {
+        settle_window: Some(settle),
+        ..PlannerConfig::default()
+    };
     let cluster = TestCluster::start_with(1, planner).await;
     cluster.create_target("cart", 6).await;
     let mut all = pods(&cluster, "cart", 3).await;
-    serve_until(&cluster, &mut all, "all have slices", |counts| counts == [2, 2, 2]).await;
+    serve_until(&cluster, &mut all, "all have slices", |counts| {
+        counts == [2, 2, 2]
+    })
+    .await;
     cluster.advance_time(TTL + Duration::from_millis(50));
     cluster
-        .wait_until("all have expired", |table| table.target(&target("cart")).unwrap().live_sessions().count() == 0)
+        .wait_until("all have expired", |table| {
+            table
+                .target(&target("cart"))
+                .unwrap()
+                .live_sessions()
+                .count()
+                == 0
+        })
         .await;
     let endpoint = leader_endpoint(&cluster).await;
     let mut first = Pod::start(&endpoint, "cart", 9100).await;
     for _ in 0..5 {
         first.renew().await;
     }
-    assert_eq!(cluster.look(|table| table_owned(table, "cart", first.session())).await, 0);
+    assert_eq!(
+        cluster
+            .look(|table| table_owned(table, "cart", first.session()))
+            .await,
+        0
+    );
 }

@@ -14,7 +14,9 @@ async fn held_pair(cluster: &TestCluster) -> (Pod, Pod) {
     cluster.hold("cart").await;
     let mut source = pods(cluster, "cart", 1).await.remove(0);
     let session = source.session();
-    source.until("everything is its own", |view| owned(view, session) == 4).await;
+    source
+        .until("everything is its own", |view| owned(view, session) == 4)
+        .await;
     let endpoint = crate::support::leader_endpoint(cluster).await;
     let mut destination = Pod::start(&endpoint, "cart", 9002).await;
     destination.renew().await;
@@ -22,7 +24,9 @@ async fn held_pair(cluster: &TestCluster) -> (Pod, Pod) {
 }
 
 fn handoff(view: &View) -> Option<Handoff> {
-    view.slices.iter().find_map(|(_, assigned)| assigned.handoff)
+    view.slices
+        .iter()
+        .find_map(|(_, assigned)| assigned.handoff)
 }
 
 fn epoch_at(view: &View, key: SliceKey) -> Option<Epoch> {
@@ -30,9 +34,16 @@ fn epoch_at(view: &View, key: SliceKey) -> Option<Epoch> {
 }
 
 async fn begun(cluster: &TestCluster, source: &mut Pod, destination: &mut Pod) -> Handoff {
-    cluster.move_slice("cart", SliceKey::MIN, destination.session()).await.unwrap();
-    source.until("the handoff is shown", |view| handoff(view).is_some()).await;
-    destination.until("the handoff is shown", |view| handoff(view).is_some()).await;
+    cluster
+        .move_slice("cart", SliceKey::MIN, destination.session())
+        .await
+        .unwrap();
+    source
+        .until("the handoff is shown", |view| handoff(view).is_some())
+        .await;
+    destination
+        .until("the handoff is shown", |view| handoff(view).is_some())
+        .await;
     source.view.as_ref().and_then(handoff).unwrap()
 }
 
@@ -43,7 +54,9 @@ async fn the_sources_word_completes_a_handoff_and_both_are_told_at_once() {
     let before = epoch_at(source.view.as_ref().unwrap(), SliceKey::MIN).unwrap();
     let handoff = begun(&cluster, &mut source, &mut destination).await;
     assert_eq!(source.owned(), 4, "the source owns until it surrenders");
-    source.say(vec![Word::Surrendered(handoff.id, Digest::EMPTY)], None).await;
+    source
+        .say(vec![Word::Surrendered(handoff.id, Digest::EMPTY)], None)
+        .await;
     // Nobody renews here: the change is pushed.
     while destination.owned() != 1 {
         destination.next().await.unwrap();
@@ -51,7 +64,11 @@ async fn the_sources_word_completes_a_handoff_and_both_are_told_at_once() {
     let after = epoch_at(destination.view.as_ref().unwrap(), SliceKey::MIN).unwrap();
     assert_eq!(after, handoff.epoch);
     assert!(after.token() > before.token());
-    source.until("it is gone", |view| view.get(SliceKey::MIN).1.handoff.is_none()).await;
+    source
+        .until("it is gone", |view| {
+            view.get(SliceKey::MIN).1.handoff.is_none()
+        })
+        .await;
     assert_eq!(source.owned(), 3);
 }
 
@@ -60,8 +77,14 @@ async fn the_destinations_word_completes_a_handoff_too() {
     let cluster = TestCluster::start(1).await;
     let (mut source, mut destination) = held_pair(&cluster).await;
     let handoff = begun(&cluster, &mut source, &mut destination).await;
-    destination.say(vec![Word::Accepted(handoff.id)], None).await;
-    destination.until("it owns", |view| view.get(SliceKey::MIN).1.handoff.is_none()).await;
+    destination
+        .say(vec![Word::Accepted(handoff.id)], None)
+        .await;
+    destination
+        .until("it owns", |view| {
+            view.get(SliceKey::MIN).1.handoff.is_none()
+        })
+        .await;
     assert_eq!(destination.owned(), 1);
 }
 
@@ -72,12 +95,27 @@ async fn only_the_sources_refusal_cancels() {
     let before = epoch_at(source.view.as_ref().unwrap(), SliceKey::MIN);
     let handoff = begun(&cluster, &mut source, &mut destination).await;
     // A word from one who has not that part means nothing.
-    destination.renew_saying(vec![Word::Refused(handoff.id), Word::Surrendered(handoff.id, Digest::EMPTY)], None).await;
-    source.renew_saying(vec![Word::Accepted(handoff.id)], None).await;
-    cluster.wait_until("the handoff is still open", |table| !settled(table, "cart")).await;
+    destination
+        .renew_saying(
+            vec![
+                Word::Refused(handoff.id),
+                Word::Surrendered(handoff.id, Digest::EMPTY),
+            ],
+            None,
+        )
+        .await;
+    source
+        .renew_saying(vec![Word::Accepted(handoff.id)], None)
+        .await;
+    cluster
+        .wait_until("the handoff is still open", |table| !settled(table, "cart"))
+        .await;
     source.say(vec![Word::Refused(handoff.id)], None).await;
-    source.until("the handoff has ended", |view| handoff_ended(view)).await;
-    assert_eq!(epoch_at(source.view.as_ref().unwrap(), SliceKey::MIN), before);
+    source.until("the handoff has ended", handoff_ended).await;
+    assert_eq!(
+        epoch_at(source.view.as_ref().unwrap(), SliceKey::MIN),
+        before
+    );
     assert_eq!(source.owned(), 4);
 }
 
@@ -90,15 +128,26 @@ async fn a_draining_session_is_emptied_and_given_nothing() {
     let cluster = TestCluster::start(1).await;
     cluster.create_target("cart", 6).await;
     let mut all = pods(&cluster, "cart", 3).await;
-    serve_until(&cluster, &mut all, "all have slices", |counts| counts.iter().all(|count| *count == 2)).await;
+    serve_until(&cluster, &mut all, "all have slices", |counts| {
+        counts.iter().all(|count| *count == 2)
+    })
+    .await;
     all[0].drain().await.unwrap();
-    serve_until(&cluster, &mut all, "the first is empty", |counts| counts[0] == 0).await;
+    serve_until(&cluster, &mut all, "the first is empty", |counts| {
+        counts[0] == 0
+    })
+    .await;
     let counts: Vec<usize> = all.iter().map(Pod::owned).collect();
     assert_eq!(counts.iter().sum::<usize>(), 6);
 }
 
 /// Lets pods renew and follow every handoff at once, until their counts are as wanted.
-pub async fn serve_until(cluster: &TestCluster, pods: &mut [Pod], what: &str, wanted: impl Fn(&[usize]) -> bool) {
+pub async fn serve_until(
+    cluster: &TestCluster,
+    pods: &mut [Pod],
+    what: &str,
+    wanted: impl Fn(&[usize]) -> bool,
+) {
     let serving = async {
         loop {
             for pod in pods.iter_mut() {
@@ -107,11 +156,19 @@ pub async fn serve_until(cluster: &TestCluster, pods: &mut [Pod], what: &str, wa
                     (from == session).then_some(Word::Surrendered(handoff.id, Digest::EMPTY))
                 };
                 let open: Vec<_> = pod.view.iter().flat_map(open_handoffs).collect();
-                pod.renew_saying(open.into_iter().filter_map(surrendered).collect(), None).await;
+                pod.renew_saying(open.into_iter().filter_map(surrendered).collect(), None)
+                    .await;
             }
             let counts: Vec<usize> = {
                 let sessions: Vec<_> = pods.iter().map(Pod::session).collect();
-                cluster.look(|table| sessions.iter().map(|id| table_owned(table, "cart", *id)).collect()).await
+                cluster
+                    .look(|table| {
+                        sessions
+                            .iter()
+                            .map(|id| table_owned(table, "cart", *id))
+                            .collect()
+                    })
+                    .await
             };
             let settled = cluster.look(|table| settled(table, "cart")).await;
             if wanted(&counts) && settled {
@@ -127,6 +184,9 @@ pub async fn serve_until(cluster: &TestCluster, pods: &mut [Pod], what: &str, wa
 }
 
 fn open_handoffs(view: &View) -> Vec<(Handoff, leasehold_proto::SessionId)> {
-    let open = view.slices.iter().filter_map(|(_, assigned)| Some((assigned.handoff?, assigned.owner?.session)));
+    let open = view
+        .slices
+        .iter()
+        .filter_map(|(_, assigned)| Some((assigned.handoff?, assigned.owner?.session)));
     open.collect()
 }

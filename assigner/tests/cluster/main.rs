@@ -1,5 +1,7 @@
 //! Whole clusters of Assigners on loopback sockets.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod clients;
 mod failover;
 mod handoffs;

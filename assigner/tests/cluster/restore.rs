@@ -19,7 +19,12 @@ use crate::support::{PATIENCE, Pod, connect, target};
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-async fn start(cluster: &str, directory: &Path, listen: SocketAddr, clock: &ControlledClock) -> Node {
+async fn start(
+    cluster: &str,
+    directory: &Path,
+    listen: SocketAddr,
+    clock: &ControlledClock,
+) -> Node {
     let config = NodeConfig {
         clock: Clock::Controlled(clock.clone()),
         ..NodeConfig::new(cluster, 1, DataDir::Disk(directory.to_owned()), listen)
@@ -33,12 +38,19 @@ async fn until(what: &str, holds: impl AsyncFn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    assert!(tokio::time::timeout(PATIENCE, waiting).await.is_ok(), "waited in vain for: {what}");
+    assert!(
+        tokio::time::timeout(PATIENCE, waiting).await.is_ok(),
+        "waited in vain for: {what}"
+    );
 }
 
 async fn save(endpoint: &str) -> Vec<u8> {
     let mut client = AdminClient::new(connect(endpoint).await);
-    let mut parts = client.save_snapshot(pb::SaveSnapshotRequest {}).await.unwrap().into_inner();
+    let mut parts = client
+        .save_snapshot(pb::SaveSnapshotRequest {})
+        .await
+        .unwrap()
+        .into_inner();
     let mut bytes = Vec::new();
     while let Some(part) = parts.next().await {
         if let SnapshotPart::Chunk(chunk) = SnapshotPart::try_from(part.unwrap()).unwrap() {
@@ -53,7 +65,9 @@ async fn a_restored_cluster_closes_every_session_and_waits_before_it_grants() {
     let disk = tempfile::tempdir().unwrap();
     let clock = ControlledClock::default();
     let old = start("old", &disk.path().join("old"), ANY, &clock).await;
-    old.bootstrap(BTreeMap::from([(1, old.address().to_owned())])).await.unwrap();
+    old.bootstrap(BTreeMap::from([(1, old.address().to_owned())]))
+        .await
+        .unwrap();
     let endpoint = format!("http://{}", old.local_addr());
     let create = admin::CreateTarget {
         target: target("cart"),
@@ -63,20 +77,39 @@ async fn a_restored_cluster_closes_every_session_and_waits_before_it_grants() {
     };
     let client = AdminClient::new(connect(&endpoint).await);
     until("the target is created", async || {
-        client.clone().create_target(pb::CreateTargetRequest::from(&create)).await.is_ok()
+        client
+            .clone()
+            .create_target(pb::CreateTargetRequest::from(&create))
+            .await
+            .is_ok()
     })
     .await;
     clock.pause();
     let mut pod = Pod::start(&endpoint, "cart", 9001).await;
     let session = pod.session();
-    pod.until("everything is its own", |view| crate::support::owned(view, session) == 4).await;
-    let before = pod.view.clone().unwrap().get(leasehold_proto::SliceKey::MIN).1.owner.unwrap().epoch.token();
+    pod.until("everything is its own", |view| {
+        crate::support::owned(view, session) == 4
+    })
+    .await;
+    let before = pod
+        .view
+        .clone()
+        .unwrap()
+        .get(leasehold_proto::SliceKey::MIN)
+        .1
+        .owner
+        .unwrap()
+        .epoch
+        .token();
     let bytes = save(&endpoint).await;
     old.shutdown().await;
 
     let file = SnapshotFile::read(bytes.as_slice()).unwrap();
     let directory = disk.path().join("new");
-    let listen = std::net::TcpListener::bind(ANY).unwrap().local_addr().unwrap();
+    let listen = std::net::TcpListener::bind(ANY)
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let plan = RestorePlan {
         incarnation: Incarnation::new(2).unwrap(),
         max_ttl: Duration::ZERO,
@@ -84,11 +117,26 @@ async fn a_restored_cluster_closes_every_session_and_waits_before_it_grants() {
         node_id: 1,
         advertise: listen.to_string(),
     };
-    let again = RestorePlan { incarnation: Incarnation::FIRST, ..plan.clone() };
-    assert!(matches!(restore(&file, &directory, &again), Err(CannotRestore::Rejected(_))));
+    let again = RestorePlan {
+        incarnation: Incarnation::FIRST,
+        ..plan.clone()
+    };
+    assert!(matches!(
+        restore(&file, &directory, &again),
+        Err(CannotRestore::Rejected(_))
+    ));
     let restored = restore(&file, &directory, &plan).unwrap();
-    assert_eq!((restored.targets, restored.wait_for_ttl), (1, TargetConfig::default().ttl));
-    assert!(matches!(restore(&file, &directory, &plan), Err(CannotRestore::Directory(_))), "not empty any more");
+    assert_eq!(
+        (restored.targets, restored.wait_for_ttl),
+        (1, TargetConfig::default().ttl)
+    );
+    assert!(
+        matches!(
+            restore(&file, &directory, &plan),
+            Err(CannotRestore::Directory(_))
+        ),
+        "not empty any more"
+    );
 
     let new = start("new", &directory, listen, &clock).await;
     until("the node leads", async || new.ready().is_ok()).await;
@@ -96,7 +144,10 @@ async fn a_restored_cluster_closes_every_session_and_waits_before_it_grants() {
     // The old session is closed for ever; a new one waits until every old lease must have run out.
     let channel = connect(&endpoint).await;
     let mut old_pod = Pod::attach(channel.clone(), "cart", pod.registered.clone()).await;
-    assert!(matches!(old_pod.next().await, Some(AssignerMessage::Closed { .. })));
+    assert!(matches!(
+        old_pod.next().await,
+        Some(AssignerMessage::Closed { .. })
+    ));
     let mut pod = Pod::start(&endpoint, "cart", 9002).await;
     for _ in 0..5 {
         pod.renew().await;
@@ -107,8 +158,20 @@ async fn a_restored_cluster_closes_every_session_and_waits_before_it_grants() {
     pod.renew().await;
     clock.advance(Duration::from_secs(2));
     let session = pod.session();
-    pod.until("everything is its own", |view| crate::support::owned(view, session) == 4).await;
-    let after = pod.view.clone().unwrap().get(leasehold_proto::SliceKey::MIN).1.owner.unwrap().epoch.token();
+    pod.until("everything is its own", |view| {
+        crate::support::owned(view, session) == 4
+    })
+    .await;
+    let after = pod
+        .view
+        .clone()
+        .unwrap()
+        .get(leasehold_proto::SliceKey::MIN)
+        .1
+        .owner
+        .unwrap()
+        .epoch
+        .token();
     assert!(after > before);
     new.shutdown().await;
 }

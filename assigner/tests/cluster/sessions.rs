@@ -13,7 +13,10 @@ async fn a_session_is_registered_renewed_and_granted_slices() {
     pod.renew().await;
     assert!(pod.known() >= Some(pod.registered.not_before));
     let session = pod.session();
-    pod.until("all slices are its own", |view| support::owned(view, session) == 8).await;
+    pod.until("all slices are its own", |view| {
+        support::owned(view, session) == 8
+    })
+    .await;
     cluster.shutdown().await;
 }
 

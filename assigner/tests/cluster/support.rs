@@ -1,8 +1,6 @@
 //! A session spoken by hand, message by message: what a Slicelet's library does, without its
 //! judgement, so that tests can also misbehave.
 
-
-
 use std::time::Duration;
 
 use leasehold_proto::clock::ClockClass;
@@ -11,7 +9,9 @@ use leasehold_proto::target::{PodAddress, Squid, TargetName};
 use leasehold_proto::view::{View, ViewUpdate};
 use leasehold_proto::wire::pb::sessions_client::SessionsClient;
 use leasehold_proto::wire::status::Refusal;
-use leasehold_proto::wire::{self, AssignerMessage, Hello, RegisterReply, RegisterRequest, SliceletMessage, pb};
+use leasehold_proto::wire::{
+    self, AssignerMessage, Hello, RegisterReply, RegisterRequest, SliceletMessage, pb,
+};
 use leasehold_proto::{Generation, SessionId};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
@@ -27,7 +27,11 @@ pub fn target(name: &str) -> TargetName {
 }
 
 pub async fn connect(endpoint: &str) -> Channel {
-    Endpoint::from_shared(endpoint.to_owned()).unwrap().connect().await.unwrap()
+    Endpoint::from_shared(endpoint.to_owned())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap()
 }
 
 /// A pod's side of one session.
@@ -45,11 +49,16 @@ pub struct Pod {
 pub async fn register(channel: &Channel, name: &str, port: u16) -> Result<RegisterReply, Status> {
     let request = RegisterRequest {
         target: target(name),
-        squid: Squid { address: PodAddress::new(&format!("127.0.0.1:{port}")).unwrap(), id: u128::from(port) },
+        squid: Squid {
+            address: PodAddress::new(&format!("127.0.0.1:{port}")).unwrap(),
+            id: u128::from(port),
+        },
         clock: ClockClass::Raw,
         app_version: String::new(),
     };
-    let reply = SessionsClient::new(channel.clone()).register(pb::RegisterRequest::from(&request)).await?;
+    let reply = SessionsClient::new(channel.clone())
+        .register(pb::RegisterRequest::from(&request))
+        .await?;
     Ok(RegisterReply::try_from(reply.into_inner()).unwrap())
 }
 
@@ -63,10 +72,27 @@ impl Pod {
 
     pub async fn attach(channel: Channel, name: &str, registered: RegisterReply) -> Pod {
         let (to, messages) = mpsc::channel(64);
-        let hello = Hello { session: registered.session, secret: registered.secret, target: target(name) };
-        to.send((&SliceletMessage::Hello(hello)).into()).await.unwrap();
-        let stream = SessionsClient::new(channel.clone()).attach(ReceiverStream::new(messages)).await.unwrap();
-        Pod { target: target(name), registered, channel, view: None, to, from: stream.into_inner(), seq: 0 }
+        let hello = Hello {
+            session: registered.session,
+            secret: registered.secret,
+            target: target(name),
+        };
+        to.send((&SliceletMessage::Hello(hello)).into())
+            .await
+            .unwrap();
+        let stream = SessionsClient::new(channel.clone())
+            .attach(ReceiverStream::new(messages))
+            .await
+            .unwrap();
+        Pod {
+            target: target(name),
+            registered,
+            channel,
+            view: None,
+            to,
+            from: stream.into_inner(),
+            seq: 0,
+        }
     }
 
     pub fn session(&self) -> SessionId {
@@ -87,14 +113,22 @@ impl Pod {
 
     pub async fn say(&mut self, words: Vec<Word>, armed: Option<Generation>) -> u64 {
         self.seq += 1;
-        let renew = Renew { session: self.session(), seq: self.seq, known: self.known(), words, armed };
+        let renew = Renew {
+            session: self.session(),
+            seq: self.seq,
+            known: self.known(),
+            words,
+            armed,
+        };
         self.send(SliceletMessage::Renew(renew)).await;
         self.seq
     }
 
     /// The next message; `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<AssignerMessage> {
-        let message = tokio::time::timeout(PATIENCE, self.from.next()).await.expect("a message in time")?;
+        let message = tokio::time::timeout(PATIENCE, self.from.next())
+            .await
+            .expect("a message in time")?;
         let message = AssignerMessage::try_from(message.ok()?).unwrap();
         match &message {
             AssignerMessage::Renewed(renewed) => self.apply(renewed.update.clone()),
@@ -143,26 +177,45 @@ impl Pod {
 
     /// How many slices the view gives this session.
     pub fn owned(&self) -> usize {
-        self.view.as_ref().map_or(0, |view| owned(view, self.session()))
+        self.view
+            .as_ref()
+            .map_or(0, |view| owned(view, self.session()))
     }
 
     pub async fn close(&self) -> Result<(), Refusal> {
-        let request =
-            wire::CloseRequest { target: self.target.clone(), session: self.session(), secret: self.registered.secret };
-        let closed = SessionsClient::new(self.channel.clone()).close(pb::CloseRequest::from(&request)).await;
-        closed.map(|_| ()).map_err(|status| Refusal::from_status(&status).unwrap())
+        let request = wire::CloseRequest {
+            target: self.target.clone(),
+            session: self.session(),
+            secret: self.registered.secret,
+        };
+        let closed = SessionsClient::new(self.channel.clone())
+            .close(pb::CloseRequest::from(&request))
+            .await;
+        closed
+            .map(|_| ())
+            .map_err(|status| Refusal::from_status(&status).unwrap())
     }
 
     pub async fn drain(&self) -> Result<(), Refusal> {
-        let request =
-            wire::DrainRequest { target: self.target.clone(), session: self.session(), secret: self.registered.secret };
-        let drained = SessionsClient::new(self.channel.clone()).drain(pb::DrainRequest::from(&request)).await;
-        drained.map(|_| ()).map_err(|status| Refusal::from_status(&status).unwrap())
+        let request = wire::DrainRequest {
+            target: self.target.clone(),
+            session: self.session(),
+            secret: self.registered.secret,
+        };
+        let drained = SessionsClient::new(self.channel.clone())
+            .drain(pb::DrainRequest::from(&request))
+            .await;
+        drained
+            .map(|_| ())
+            .map_err(|status| Refusal::from_status(&status).unwrap())
     }
 }
 
 pub fn owned(view: &View, session: SessionId) -> usize {
-    view.slices.iter().filter(|(_, assigned)| assigned.owner.is_some_and(|owner| owner.session == session)).count()
+    view.slices
+        .iter()
+        .filter(|(_, assigned)| assigned.owner.is_some_and(|owner| owner.session == session))
+        .count()
 }
 
 /// The address of the node that leads.
@@ -173,7 +226,11 @@ pub async fn leader_endpoint(cluster: &leasehold_assigner::testing::TestCluster)
 
 /// Pods at the leader, each of which has said a first word, on ports from 9001. The leader's clock
 /// is stopped, so that no slow machine lets a lease run out.
-pub async fn pods(cluster: &leasehold_assigner::testing::TestCluster, name: &str, count: u16) -> Vec<Pod> {
+pub async fn pods(
+    cluster: &leasehold_assigner::testing::TestCluster,
+    name: &str,
+    count: u16,
+) -> Vec<Pod> {
     cluster.pause_time();
     let endpoint = leader_endpoint(cluster).await;
     let mut pods = Vec::new();
@@ -188,11 +245,19 @@ pub async fn pods(cluster: &leasehold_assigner::testing::TestCluster, name: &str
 /// Whether every slice of the target has an owner and no handoff is open.
 pub fn settled(table: &leasehold_proto::table::LeaseTable, name: &str) -> bool {
     table.target(&target(name)).is_some_and(|state| {
-        state.slices().all(|(_, assigned)| assigned.owner.is_some() && assigned.handoff.is_none())
+        state
+            .slices()
+            .all(|(_, assigned)| assigned.owner.is_some() && assigned.handoff.is_none())
     })
 }
 
 /// How many slices the table gives a session.
-pub fn table_owned(table: &leasehold_proto::table::LeaseTable, name: &str, session: SessionId) -> usize {
-    table.target(&target(name)).map_or(0, |state| state.owned_by(session))
+pub fn table_owned(
+    table: &leasehold_proto::table::LeaseTable,
+    name: &str,
+    session: SessionId,
+) -> usize {
+    table
+        .target(&target(name))
+        .map_or(0, |state| state.owned_by(session))
 }

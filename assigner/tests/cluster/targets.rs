@@ -20,7 +20,9 @@ async fn a_deleted_targets_name_is_free_when_its_sessions_have_gone() {
     cluster.delete_target("cart").await;
     loop {
         match pod.next().await {
-            Some(AssignerMessage::Closed { reason, .. }) => break assert_eq!(reason, ClosedReason::TargetDeleted),
+            Some(AssignerMessage::Closed { reason, .. }) => {
+                break assert_eq!(reason, ClosedReason::TargetDeleted);
+            }
             Some(_) => {}
             None => panic!("the stream has ended"),
         }
@@ -33,7 +35,10 @@ async fn a_deleted_targets_name_is_free_when_its_sessions_have_gone() {
     });
     let mut client = AdminClient::new(pod.channel.clone());
     let refused = client.create_target(create.clone()).await.unwrap_err();
-    assert!(matches!(Refusal::from_status(&refused), Some(Refusal::Rejected(_))), "{refused}");
+    assert!(
+        matches!(Refusal::from_status(&refused), Some(Refusal::Rejected(_))),
+        "{refused}"
+    );
     pod.close().await.unwrap();
     client.create_target(create).await.unwrap();
 }
@@ -42,11 +47,26 @@ async fn a_deleted_targets_name_is_free_when_its_sessions_have_gone() {
 async fn a_ttl_that_does_not_outlive_an_election_is_refused_with_the_reason() {
     let cluster = TestCluster::start(1).await;
     let mut client = AdminClient::new(connect(&cluster.endpoints()[0]).await);
-    let config = TargetConfig { ttl: Duration::from_millis(300), ..TargetConfig::default() };
-    let create = admin::CreateTarget { target: target("cart"), config, initial_slices: 4, reason: None };
-    let refused = client.create_target(pb::CreateTargetRequest::from(&create)).await.unwrap_err();
+    let config = TargetConfig {
+        ttl: Duration::from_millis(300),
+        ..TargetConfig::default()
+    };
+    let create = admin::CreateTarget {
+        target: target("cart"),
+        config,
+        initial_slices: 4,
+        reason: None,
+    };
+    let refused = client
+        .create_target(pb::CreateTargetRequest::from(&create))
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), tonic::Code::InvalidArgument);
-    assert!(refused.message().contains("at least"), "{}", refused.message());
+    assert!(
+        refused.message().contains("at least"),
+        "{}",
+        refused.message()
+    );
 }
 
 #[tokio::test]
@@ -54,7 +74,11 @@ async fn a_saved_snapshot_reads_back_whole() {
     let cluster = TestCluster::start(1).await;
     cluster.create_target("cart", 64).await;
     let mut client = AdminClient::new(connect(&leader_endpoint(&cluster).await).await);
-    let mut parts = client.save_snapshot(pb::SaveSnapshotRequest {}).await.unwrap().into_inner();
+    let mut parts = client
+        .save_snapshot(pb::SaveSnapshotRequest {})
+        .await
+        .unwrap()
+        .into_inner();
     let (mut bytes, mut end) = (Vec::new(), None);
     while let Some(part) = parts.next().await {
         match SnapshotPart::try_from(part.unwrap()).unwrap() {
@@ -63,6 +87,12 @@ async fn a_saved_snapshot_reads_back_whole() {
         }
     }
     let end = end.unwrap();
-    assert_eq!((end.total_bytes, end.crc32c), (bytes.len() as u64, crc32c::crc32c(&bytes)));
-    assert_eq!(SnapshotFile::read(bytes.as_slice()).unwrap().applied, end.applied);
+    assert_eq!(
+        (end.total_bytes, end.crc32c),
+        (bytes.len() as u64, crc32c::crc32c(&bytes))
+    );
+    assert_eq!(
+        SnapshotFile::read(bytes.as_slice()).unwrap().applied,
+        end.applied
+    );
 }

@@ -10,20 +10,40 @@ use tonic::Streaming;
 
 use crate::support::{connect, owned, pods, target};
 
-async fn watch(endpoint: &str, name: &str, known: Option<Generation>) -> Result<Streaming<pb::WatchReply>, Refusal> {
-    let request = WatchRequest { target: target(name), known, client_name: "test".into() };
-    let watched = WatchClient::new(connect(endpoint).await).watch(pb::WatchRequest::from(&request)).await;
-    watched.map(tonic::Response::into_inner).map_err(|status| Refusal::from_status(&status).unwrap())
+async fn watch(
+    endpoint: &str,
+    name: &str,
+    known: Option<Generation>,
+) -> Result<Streaming<pb::WatchReply>, Refusal> {
+    let request = WatchRequest {
+        target: target(name),
+        known,
+        client_name: "test".into(),
+    };
+    let watched = WatchClient::new(connect(endpoint).await)
+        .watch(pb::WatchRequest::from(&request))
+        .await;
+    watched
+        .map(tonic::Response::into_inner)
+        .map_err(|status| Refusal::from_status(&status).unwrap())
 }
 
 async fn next(stream: &mut Streaming<pb::WatchReply>) -> Result<Option<ViewUpdate>, Refusal> {
-    let reply = tokio::time::timeout(crate::support::PATIENCE, stream.message()).await.expect("a reply in time");
-    let reply = reply.map_err(|status| Refusal::from_status(&status).unwrap())?.unwrap();
+    let reply = tokio::time::timeout(crate::support::PATIENCE, stream.message())
+        .await
+        .expect("a reply in time");
+    let reply = reply
+        .map_err(|status| Refusal::from_status(&status).unwrap())?
+        .unwrap();
     Ok(WatchReply::try_from(reply).unwrap().update)
 }
 
 /// Reads until the view fulfils a condition; gives how many differences were applied.
-async fn until(stream: &mut Streaming<pb::WatchReply>, view: &mut Option<View>, holds: impl Fn(&View) -> bool) -> usize {
+async fn until(
+    stream: &mut Streaming<pb::WatchReply>,
+    view: &mut Option<View>,
+    holds: impl Fn(&View) -> bool,
+) -> usize {
     let mut diffs = 0;
     while !view.as_ref().is_some_and(&holds) {
         if let Some(update) = next(stream).await.unwrap() {
@@ -55,18 +75,38 @@ async fn every_node_serves_watches_and_sends_differences_after_the_first() {
     }
     let mut pod = pods(&cluster, "cart", 1).await.remove(0);
     let session = pod.session();
-    pod.until("all slices are its own", |view| owned(view, session) == 32).await;
+    pod.until("all slices are its own", |view| owned(view, session) == 32)
+        .await;
     for (stream, view) in &mut watchers {
         until(stream, view, |view| owned(view, session) == 32).await;
     }
     cluster.hold("cart").await;
-    let other = crate::support::Pod::start(&crate::support::leader_endpoint(&cluster).await, "cart", 9009).await;
-    cluster.move_slice("cart", leasehold_proto::SliceKey::MIN, other.session()).await.unwrap();
+    let other = crate::support::Pod::start(
+        &crate::support::leader_endpoint(&cluster).await,
+        "cart",
+        9009,
+    )
+    .await;
+    cluster
+        .move_slice("cart", leasehold_proto::SliceKey::MIN, other.session())
+        .await
+        .unwrap();
     for (stream, view) in &mut watchers {
-        let shown = |view: &View| view.slices.iter().any(|(_, assigned)| assigned.handoff.is_some());
-        assert_eq!(until(stream, view, shown).await, 1, "a difference, not the whole view");
+        let shown = |view: &View| {
+            view.slices
+                .iter()
+                .any(|(_, assigned)| assigned.handoff.is_some())
+        };
+        assert_eq!(
+            until(stream, view, shown).await,
+            1,
+            "a difference, not the whole view"
+        );
         let address = view.as_ref().unwrap().pods.get(&other.session());
-        assert_eq!(address.map(|address| address.as_str()), Some("127.0.0.1:9009"));
+        assert_eq!(
+            address.map(|address| address.as_str()),
+            Some("127.0.0.1:9009")
+        );
     }
 }
 
@@ -80,10 +120,15 @@ async fn a_watcher_that_returns_gets_what_it_missed() {
     until(&mut stream, &mut view, |_| true).await;
     let known = view.as_ref().map(|view| view.generation);
     let mut again = watch(&endpoint, "cart", known).await.unwrap();
-    assert_eq!(next(&mut again).await.unwrap(), None, "a sign of life, because nothing is newer");
+    assert_eq!(
+        next(&mut again).await.unwrap(),
+        None,
+        "a sign of life, because nothing is newer"
+    );
     let mut pod = pods(&cluster, "cart", 1).await.remove(0);
     let session = pod.session();
-    pod.until("all slices are its own", |view| owned(view, session) == 32).await;
+    pod.until("all slices are its own", |view| owned(view, session) == 32)
+        .await;
     until(&mut again, &mut view, |view| owned(view, session) == 32).await;
 }
 
@@ -102,7 +147,10 @@ async fn the_end_of_a_target_ends_its_watches() {
         }
     };
     assert_eq!(ended, Refusal::UnknownTarget);
-    assert_eq!(watch(&endpoint, "cart", None).await.err(), Some(Refusal::UnknownTarget));
+    assert_eq!(
+        watch(&endpoint, "cart", None).await.err(),
+        Some(Refusal::UnknownTarget)
+    );
     // The name can be used again, and watched again.
     cluster.create_target("cart", 4).await;
     assert!(watch(&endpoint, "cart", None).await.is_ok());
@@ -113,11 +161,23 @@ async fn a_watcher_from_a_later_life_of_the_cluster_is_told_so() {
     let cluster = TestCluster::start(1).await;
     cluster.create_target("cart", 4).await;
     let endpoint = cluster.endpoints().remove(0);
-    let later = pb::Generation { incarnation: 2, number: 1 };
-    let request = pb::WatchRequest { target: "cart".into(), known: Some(later), client_name: "test".into() };
-    let status = WatchClient::new(connect(&endpoint).await).watch(request).await.unwrap_err();
+    let later = pb::Generation {
+        incarnation: 2,
+        number: 1,
+    };
+    let request = pb::WatchRequest {
+        target: "cart".into(),
+        known: Some(later),
+        client_name: "test".into(),
+    };
+    let status = WatchClient::new(connect(&endpoint).await)
+        .watch(request)
+        .await
+        .unwrap_err();
     match Refusal::from_status(&status) {
-        Some(Refusal::Halted(why)) => assert!(why.contains("an older life of the cluster"), "{why}"),
+        Some(Refusal::Halted(why)) => {
+            assert!(why.contains("an older life of the cluster"), "{why}")
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -128,5 +188,7 @@ async fn shutdown_does_not_wait_for_watchers() {
     cluster.create_target("cart", 4).await;
     let mut stream = watch(&cluster.endpoints()[0], "cart", None).await.unwrap();
     next(&mut stream).await.unwrap();
-    tokio::time::timeout(crate::support::PATIENCE, cluster.shutdown()).await.unwrap();
+    tokio::time::timeout(crate::support::PATIENCE, cluster.shutdown())
+        .await
+        .unwrap();
 }

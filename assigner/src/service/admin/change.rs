@@ -3,8 +3,8 @@
 use leasehold_proto::command::{CloseProof, Command, PlanStep, Reply};
 use leasehold_proto::target::Mode;
 use leasehold_proto::wire::admin::{
-    CancelHandoff, CloseSession, CreateTarget, DeleteTarget, DrainSession, ForgetGhost, MergeSlices, MoveSlice, MoveTo,
-    SliceToMove, SplitSlice, UpdateTarget,
+    CancelHandoff, CloseSession, CreateTarget, DeleteTarget, DrainSession, ForgetGhost,
+    MergeSlices, MoveSlice, MoveTo, SliceToMove, SplitSlice, UpdateTarget,
 };
 use leasehold_proto::wire::listing::SliceMoved;
 use leasehold_proto::wire::pb;
@@ -23,9 +23,20 @@ impl AdminService {
     pub(super) async fn create(&self, request: CreateTarget) -> Done<pb::CreateTargetReply> {
         self.must_lead().await?;
         self.check_ttl(request.config.ttl)?;
-        let CreateTarget { target, config, initial_slices, reason } = request;
+        let CreateTarget {
+            target,
+            config,
+            initial_slices,
+            reason,
+        } = request;
         audit("create target", &target, reason.as_deref());
-        self.shared.propose(&Command::CreateTarget { target, config, initial_slices }).await?;
+        self.shared
+            .propose(&Command::CreateTarget {
+                target,
+                config,
+                initial_slices,
+            })
+            .await?;
         Ok(pb::CreateTargetReply {})
     }
 
@@ -34,57 +45,134 @@ impl AdminService {
         if let Some(ttl) = request.change.ttl {
             self.check_ttl(ttl)?;
         }
-        let UpdateTarget { target, expected_version, change, reason } = request;
-        audit("update target", &format_args!("{target} {change:?}"), reason.as_deref());
-        self.shared.propose(&Command::UpdateTarget { target, expected_version, change }).await?;
+        let UpdateTarget {
+            target,
+            expected_version,
+            change,
+            reason,
+        } = request;
+        audit(
+            "update target",
+            &format_args!("{target} {change:?}"),
+            reason.as_deref(),
+        );
+        self.shared
+            .propose(&Command::UpdateTarget {
+                target,
+                expected_version,
+                change,
+            })
+            .await?;
         Ok(pb::UpdateTargetReply {})
     }
 
     pub(super) async fn delete(&self, request: DeleteTarget) -> Done<pb::DeleteTargetReply> {
         self.must_lead().await?;
-        let DeleteTarget { target, expected_version, reason } = request;
+        let DeleteTarget {
+            target,
+            expected_version,
+            reason,
+        } = request;
         audit("delete target", &target, reason.as_deref());
-        self.shared.propose(&Command::DeleteTarget { target, expected_version }).await?;
+        self.shared
+            .propose(&Command::DeleteTarget {
+                target,
+                expected_version,
+            })
+            .await?;
         Ok(pb::DeleteTargetReply {})
     }
 
     pub(super) async fn forget(&self, request: ForgetGhost) -> Done<pb::ForgetGhostReply> {
         self.must_lead().await?;
-        let ForgetGhost { target, session, reason } = request;
+        let ForgetGhost {
+            target,
+            session,
+            reason,
+        } = request;
         let which = session.map_or_else(|| "every ghost".to_owned(), |session| session.to_string());
-        audit("forget ghost", &format_args!("{target} {which}"), Some(&reason));
-        self.shared.propose(&Command::ForgetGhost { target, session, reason }).await?;
+        audit(
+            "forget ghost",
+            &format_args!("{target} {which}"),
+            Some(&reason),
+        );
+        self.shared
+            .propose(&Command::ForgetGhost {
+                target,
+                session,
+                reason,
+            })
+            .await?;
         Ok(pb::ForgetGhostReply {})
     }
 
     pub(super) async fn cancel(&self, request: CancelHandoff) -> Done<pb::CancelHandoffReply> {
         self.must_lead().await?;
-        let CancelHandoff { target, handoff, reason } = request;
-        audit("ask to cancel", &format_args!("{target} {handoff}"), reason.as_deref());
-        self.shared.propose(&Command::AskCancel { target, handoff }).await?;
+        let CancelHandoff {
+            target,
+            handoff,
+            reason,
+        } = request;
+        audit(
+            "ask to cancel",
+            &format_args!("{target} {handoff}"),
+            reason.as_deref(),
+        );
+        self.shared
+            .propose(&Command::AskCancel { target, handoff })
+            .await?;
         Ok(pb::CancelHandoffReply {})
     }
 
     pub(super) async fn drain(&self, request: DrainSession) -> Done<pb::DrainSessionReply> {
         self.must_lead().await?;
-        let DrainSession { target, session, reason } = request;
-        audit("drain session", &format_args!("{target} {session}"), reason.as_deref());
-        self.shared.propose(&Command::DrainSession { target, session }).await?;
+        let DrainSession {
+            target,
+            session,
+            reason,
+        } = request;
+        audit(
+            "drain session",
+            &format_args!("{target} {session}"),
+            reason.as_deref(),
+        );
+        self.shared
+            .propose(&Command::DrainSession { target, session })
+            .await?;
         Ok(pb::DrainSessionReply {})
     }
 
     pub(super) async fn close(&self, request: CloseSession) -> Done<pb::CloseSessionReply> {
         self.must_lead().await?;
-        let CloseSession { target, session, reason } = request;
-        audit("close session", &format_args!("{target} {session}"), Some(&reason));
-        self.shared.propose(&Command::CloseSession { target, session, proof: CloseProof::Reaped }).await?;
+        let CloseSession {
+            target,
+            session,
+            reason,
+        } = request;
+        audit(
+            "close session",
+            &format_args!("{target} {session}"),
+            Some(&reason),
+        );
+        self.shared
+            .propose(&Command::CloseSession {
+                target,
+                session,
+                proof: CloseProof::Reaped,
+            })
+            .await?;
         Ok(pb::CloseSessionReply {})
     }
 
     /// Strong: begins a handoff. Eventual, or vacant before: moves at once.
     pub(super) async fn relocate(&self, request: MoveSlice) -> Done<pb::MoveSliceReply> {
         let leader = self.shared.ready_leader().await?;
-        let MoveSlice { target, which, to, reason } = request;
+        let MoveSlice {
+            target,
+            which,
+            to,
+            reason,
+        } = request;
         let (version, slice, to, step) = self.read(&target, |state| {
             let (slice, assigned) = find(state, which)?;
             let to = receiver(state, &to)?;
@@ -96,10 +184,18 @@ impl AdminService {
             Ok((state.config_version(), slice, to, step))
         })?;
         may_receive(&leader, to).await?;
-        audit("move slice", &format_args!("{target} {slice} to {to}"), reason.as_deref());
+        audit(
+            "move slice",
+            &format_args!("{target} {slice} to {to}"),
+            reason.as_deref(),
+        );
         let begins = matches!(step, PlanStep::BeginHandoff { .. });
         self.apply_step(&target, version, step).await?;
-        let handoff = if begins { self.open_handoff(&target, slice, to)? } else { None };
+        let handoff = if begins {
+            self.open_handoff(&target, slice, to)?
+        } else {
+            None
+        };
         Ok((&SliceMoved { handoff }).into())
     }
 
@@ -108,18 +204,37 @@ impl AdminService {
         let SplitSlice { target, at, reason } = request;
         let (version, step) = self.read(&target, |state| {
             let (slice, assigned) = find(state, SliceToMove::Holding(at))?;
-            Ok((state.config_version(), PlanStep::Split { slice, owner: assigned.owner, at }))
+            Ok((
+                state.config_version(),
+                PlanStep::Split {
+                    slice,
+                    owner: assigned.owner,
+                    at,
+                },
+            ))
         })?;
-        audit("split slice", &format_args!("{target} at {at}"), reason.as_deref());
+        audit(
+            "split slice",
+            &format_args!("{target} at {at}"),
+            reason.as_deref(),
+        );
         self.apply_step(&target, version, step).await?;
         Ok(pb::SplitSliceReply {})
     }
 
     pub(super) async fn merge(&self, request: MergeSlices) -> Done<pb::MergeSlicesReply> {
         self.must_lead().await?;
-        let MergeSlices { target, slice_key, reason } = request;
+        let MergeSlices {
+            target,
+            slice_key,
+            reason,
+        } = request;
         let (version, step) = self.read(&target, |state| merge_step(state, slice_key))?;
-        audit("merge slices", &format_args!("{target} at {slice_key}"), reason.as_deref());
+        audit(
+            "merge slices",
+            &format_args!("{target} at {slice_key}"),
+            reason.as_deref(),
+        );
         self.apply_step(&target, version, step).await?;
         Ok(pb::MergeSlicesReply {})
     }
@@ -130,29 +245,59 @@ impl AdminService {
     }
 
     fn check_ttl(&self, ttl: std::time::Duration) -> Done<()> {
-        self.shared.config.timers.check_ttl(ttl).map_err(Refusal::Invalid)
+        self.shared
+            .config
+            .timers
+            .check_ttl(ttl)
+            .map_err(Refusal::Invalid)
     }
 
     fn read<T>(&self, target: &TargetName, look: impl FnOnce(&TargetState) -> Done<T>) -> Done<T> {
-        look(self.shared.replica.table().target(target).ok_or(Refusal::UnknownTarget)?)
+        look(
+            self.shared
+                .replica
+                .table()
+                .target(target)
+                .ok_or(Refusal::UnknownTarget)?,
+        )
     }
 
-    async fn apply_step(&self, target: &TargetName, config_version: u64, step: PlanStep) -> Done<()> {
-        let command = Command::ApplyPlan { target: target.clone(), config_version, steps: vec![step] };
+    async fn apply_step(
+        &self,
+        target: &TargetName,
+        config_version: u64,
+        step: PlanStep,
+    ) -> Done<()> {
+        let command = Command::ApplyPlan {
+            target: target.clone(),
+            config_version,
+            steps: vec![step],
+        };
         match self.shared.propose(&command).await? {
             Reply::Plan(results) => match results.into_iter().find_map(Result::err) {
                 Some(rejection) => Err((&rejection).into()),
                 None => Ok(()),
             },
-            _ => Err(Refusal::Internal("a plan was answered with something else".into())),
+            _ => Err(Refusal::Internal(
+                "a plan was answered with something else".into(),
+            )),
         }
     }
 
     /// The handoff just begun; none if it has ended already.
-    fn open_handoff(&self, target: &TargetName, slice: Slice, to: SessionId) -> Done<Option<HandoffId>> {
+    fn open_handoff(
+        &self,
+        target: &TargetName,
+        slice: Slice,
+        to: SessionId,
+    ) -> Done<Option<HandoffId>> {
         self.read(target, |state| {
-            let handoff = state.slice_of(slice.first()).and_then(|(_, assigned)| assigned.handoff);
-            Ok(handoff.filter(|handoff| handoff.to == to).map(|handoff| handoff.id))
+            let handoff = state
+                .slice_of(slice.first())
+                .and_then(|(_, assigned)| assigned.handoff);
+            Ok(handoff
+                .filter(|handoff| handoff.to == to)
+                .map(|handoff| handoff.id))
         })
     }
 }
@@ -161,7 +306,11 @@ impl AdminService {
 /// operator as by the planner: a handoff to any other stays open, or leaves the slice unserved.
 async fn may_receive(leader: &LeaderHandle, session: SessionId) -> Done<()> {
     let (answer, answered) = oneshot::channel();
-    let asked = leader.inbox.send(ToLeader::MayReceive { session, answer }).await.is_ok();
+    let asked = leader
+        .inbox
+        .send(ToLeader::MayReceive { session, answer })
+        .await
+        .is_ok();
     match (asked, answered.await) {
         (true, Ok(true)) => Ok(()),
         (true, Ok(false)) => Err(Refusal::Rejected(format!(
@@ -176,11 +325,14 @@ fn find(state: &TargetState, which: SliceToMove) -> Done<(Slice, &Assigned)> {
         SliceToMove::Exactly(slice) => slice.first(),
         SliceToMove::Holding(key) => key,
     };
-    let found = state.slice_of(key).ok_or_else(|| Refusal::Internal(format!("no slice holds {key}")))?;
+    let found = state
+        .slice_of(key)
+        .ok_or_else(|| Refusal::Internal(format!("no slice holds {key}")))?;
     match which {
-        SliceToMove::Exactly(slice) if slice != found.0 => {
-            Err(Refusal::Conflict(format!("there is no slice {slice}; the key {key} is in {}", found.0)))
-        }
+        SliceToMove::Exactly(slice) if slice != found.0 => Err(Refusal::Conflict(format!(
+            "there is no slice {slice}; the key {key} is in {}",
+            found.0
+        ))),
         _ => Ok(found),
     }
 }
@@ -192,18 +344,29 @@ fn receiver(state: &TargetState, to: &MoveTo) -> Done<SessionId> {
     });
     match (found.next(), found.next(), to) {
         (Some(session), None, _) => Ok(session.id),
-        (Some(_), Some(_), MoveTo::Address(address)) => {
-            Err(Refusal::Rejected(format!("several sessions live at {address}; name one")))
+        (Some(_), Some(_), MoveTo::Address(address)) => Err(Refusal::Rejected(format!(
+            "several sessions live at {address}; name one"
+        ))),
+        (None, _, MoveTo::Address(address)) => {
+            Err(Refusal::Rejected(format!("no session lives at {address}")))
         }
-        (None, _, MoveTo::Address(address)) => Err(Refusal::Rejected(format!("no session lives at {address}"))),
         (_, _, MoveTo::Session(_)) => Err(Refusal::UnknownSession),
     }
 }
 
 fn merge_step(state: &TargetState, key: SliceKey) -> Done<(u64, PlanStep)> {
     let (left, lower) = find(state, SliceToMove::Holding(key))?;
-    let behind = left.last().next().ok_or_else(|| Refusal::Invalid(format!("no slice is behind {left}")))?;
+    let behind = left
+        .last()
+        .next()
+        .ok_or_else(|| Refusal::Invalid(format!("no slice is behind {left}")))?;
     let (right, _) = find(state, SliceToMove::Holding(behind))?;
-    let owner = lower.owner.ok_or_else(|| Refusal::Rejected(format!("{left} is vacant")))?.session;
-    Ok((state.config_version(), PlanStep::Merge { left, right, owner }))
+    let owner = lower
+        .owner
+        .ok_or_else(|| Refusal::Rejected(format!("{left} is vacant")))?
+        .session;
+    Ok((
+        state.config_version(),
+        PlanStep::Merge { left, right, owner },
+    ))
 }

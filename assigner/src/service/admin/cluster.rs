@@ -19,7 +19,11 @@ impl AdminService {
         let describe = |member: &leasehold_raft_store::Member| {
             // One listener serves peers and callers alike.
             let address = PodAddress::new(&member.address).ok()?;
-            let role = if member.voter { MemberRole::Voter } else { MemberRole::Learner };
+            let role = if member.voter {
+                MemberRole::Voter
+            } else {
+                MemberRole::Learner
+            };
             let matched_index = member.lag.map(|lag| last.saturating_sub(lag));
             Some(Member {
                 node: member.id,
@@ -47,14 +51,28 @@ impl AdminService {
     }
 
     pub(super) async fn add(&self, request: AddMember) -> Done<pb::AddMemberReply> {
-        let AddMember { node, peer_address, service_address, reason } = request;
+        let AddMember {
+            node,
+            peer_address,
+            service_address,
+            reason,
+        } = request;
         if peer_address != service_address {
             return Err(Refusal::Invalid(format!(
                 "peers and callers reach an Assigner at one address, not at {peer_address} and {service_address}"
             )));
         }
-        audit("add member", &format_args!("{node} at {peer_address}"), reason.as_deref());
-        self.changed(self.shared.raft.add_learner(node, peer_address.as_str()).await)?;
+        audit(
+            "add member",
+            &format_args!("{node} at {peer_address}"),
+            reason.as_deref(),
+        );
+        self.changed(
+            self.shared
+                .raft
+                .add_learner(node, peer_address.as_str())
+                .await,
+        )?;
         Ok(pb::AddMemberReply {})
     }
 
@@ -78,7 +96,9 @@ impl AdminService {
 
     fn changed(&self, result: Result<(), AdminError>) -> Done<()> {
         result.map_err(|error| match error {
-            AdminError::NotLeader { .. } => Refusal::NotLeader { leader: self.shared.leader_address() },
+            AdminError::NotLeader { .. } => Refusal::NotLeader {
+                leader: self.shared.leader_address(),
+            },
             AdminError::Refused(why) => Refusal::Rejected(why),
             AdminError::Indeterminate(_) => Refusal::Indeterminate,
             AdminError::Fatal(why) => Refusal::Internal(why),

@@ -22,8 +22,16 @@ impl AdminService {
     pub(super) async fn save_parts(&self) -> Result<Parts, Refusal> {
         self.must_lead().await?;
         // Nothing acknowledged may be missing: what is applied here must be as new as a quorum.
-        self.shared.raft.confirm().await.map_err(|error| self.shared.refusal(error))?;
-        let export = self.shared.raft.export().map_err(|error| Refusal::Internal(error.to_string()))?;
+        self.shared
+            .raft
+            .confirm()
+            .await
+            .map_err(|error| self.shared.refusal(error))?;
+        let export = self
+            .shared
+            .raft
+            .export()
+            .map_err(|error| Refusal::Internal(error.to_string()))?;
         audit("save snapshot", &self.shared.config.cluster, None);
         let (parts, received) = mpsc::channel(WAITING);
         let incarnation = self.shared.replica.table().incarnation();
@@ -39,10 +47,19 @@ impl AdminService {
 
 type To = mpsc::Sender<Result<pb::SaveSnapshotReply, Status>>;
 
-fn send(export: Export, incarnation: leasehold_proto::id::Incarnation, to: &To) -> Result<(), Status> {
+fn send(
+    export: Export,
+    incarnation: leasehold_proto::id::Incarnation,
+    to: &To,
+) -> Result<(), Status> {
     let failed = |error: std::io::Error| Status::from(Refusal::Internal(error.to_string()));
-    let position = export.position.ok_or_else(|| Refusal::Rejected("nothing is committed yet".into()))?;
-    let applied = LogId { term: position.term, index: position.index };
+    let position = export
+        .position
+        .ok_or_else(|| Refusal::Rejected("nothing is committed yet".into()))?;
+    let applied = LogId {
+        term: position.term,
+        index: position.index,
+    };
     let mut writer = Writer::new();
     for record in export {
         let (key, value) = record.map_err(failed)?;
@@ -53,8 +70,14 @@ fn send(export: Export, incarnation: leasehold_proto::id::Incarnation, to: &To) 
     }
     let (total_bytes, crc32c) = writer.finish(applied, incarnation);
     send_chunks(&mut writer, to)?;
-    let end = SnapshotPart::End(SnapshotEnd { total_bytes, crc32c, applied, incarnation });
-    to.blocking_send(Ok((&end).into())).map_err(|_| Status::cancelled("the reader has gone"))
+    let end = SnapshotPart::End(SnapshotEnd {
+        total_bytes,
+        crc32c,
+        applied,
+        incarnation,
+    });
+    to.blocking_send(Ok((&end).into()))
+        .map_err(|_| Status::cancelled("the reader has gone"))
 }
 
 fn send_chunks(writer: &mut Writer, to: &To) -> Result<(), Status> {
@@ -62,7 +85,8 @@ fn send_chunks(writer: &mut Writer, to: &To) -> Result<(), Status> {
     for start in (0..bytes.len()).step_by(limits::CHUNK_BYTES) {
         let chunk = bytes.slice(start..bytes.len().min(start + limits::CHUNK_BYTES));
         let part = (&SnapshotPart::Chunk(chunk)).into();
-        to.blocking_send(Ok(part)).map_err(|_| Status::cancelled("the reader has gone"))?;
+        to.blocking_send(Ok(part))
+            .map_err(|_| Status::cancelled("the reader has gone"))?;
     }
     Ok(())
 }
