@@ -5,6 +5,7 @@
 //! rejects, whoever proposes it: replacing, splitting or merging a slice with an open handoff,
 //! ending a handoff that is not open, and an expiry that was counted in another term.
 
+mod by_target;
 mod handoff;
 mod plan;
 mod record;
@@ -159,9 +160,7 @@ impl LeaseTable {
                 target,
                 expected_version,
                 change,
-            } => self
-                .live_target(&target)?
-                .update(entry, expected_version, &change),
+            } => self.update_target(entry, &target, expected_version, &change),
             Command::DeleteTarget {
                 target,
                 expected_version,
@@ -172,87 +171,46 @@ impl LeaseTable {
                 clock,
                 secret,
                 app_version,
-            } => {
-                let state = self
-                    .targets
-                    .get_mut(&target)
-                    .ok_or(Rejection::UnknownTarget(target))?;
-                state.register(entry, &mut self.meta, squid, clock, secret, app_version)
-            }
+            } => self.register_session(entry, target, squid, clock, secret, app_version),
             Command::CloseSession {
                 target,
                 session,
                 proof: _,
-            } => {
-                self.target_mut(&target)?.close(entry, session)?;
-                self.bury(entry, &target);
-                Ok(Reply::Done)
-            }
+            } => self.close_session(entry, &target, session),
             Command::ExpireSession {
                 target,
                 session,
                 term,
                 successors,
-            } => {
-                same_term(term, entry.at)?;
-                if successors.len() > limits::SUCCESSORS {
-                    return Err(Rejection::Limit {
-                        what: "successors".into(),
-                        most: limits::SUCCESSORS,
-                    });
-                }
-                self.target_mut(&target)?
-                    .expire(entry, session, &successors)?;
-                self.bury(entry, &target);
-                Ok(Reply::Done)
-            }
-            Command::DrainSession { target, session } => {
-                self.live_target(&target)?.drain(entry, session)
-            }
+            } => self.expire_session(entry, &target, session, term, &successors),
+            Command::DrainSession { target, session } => self.drain(entry, &target, session),
             Command::ApplyPlan {
                 target,
                 config_version,
                 steps,
-            } => {
-                let wait = self.meta.restore_wait.is_some();
-                let state = self
-                    .targets
-                    .get_mut(&target)
-                    .ok_or(Rejection::UnknownTarget(target))?;
-                state.apply_plan(entry, &mut self.meta, wait, config_version, steps)
-            }
+            } => self.apply_plan(entry, target, config_version, steps),
             Command::CompleteHandoff {
                 target,
                 handoff,
                 word,
                 digest: _,
-            } => self
-                .target_mut(&target)?
-                .complete_handoff(entry, handoff, word),
+            } => self.complete_handoff(entry, &target, handoff, word),
             Command::CancelHandoff {
                 target,
                 handoff,
                 refused_by,
-            } => self
-                .target_mut(&target)?
-                .cancel_handoff(entry, handoff, refused_by),
-            Command::AskCancel { target, handoff } => {
-                self.target_mut(&target)?.ask_cancel(entry, handoff)
-            }
+            } => self.cancel_handoff(entry, &target, handoff, refused_by),
+            Command::AskCancel { target, handoff } => self.ask_cancel(entry, &target, handoff),
             Command::AckArming {
                 target,
                 session,
                 arming,
-            } => self.target_mut(&target)?.ack_arming(entry, session, arming),
+            } => self.ack_arming(entry, &target, session, arming),
             Command::ForgetGhost {
                 target,
                 session,
                 reason: _,
-            } => {
-                self.target_mut(&target)?.forget_ghost(entry, session)?;
-                self.bury(entry, &target);
-                Ok(Reply::Done)
-            }
+            } => self.forget_ghost(entry, &target, session),
             Command::Restore {
                 incarnation,
                 max_ttl,
