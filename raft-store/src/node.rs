@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::Stream;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tonic::transport::Server;
 
@@ -173,22 +174,38 @@ async fn released(store: &std::sync::Weak<dyn Kv>) {
     tracing::warn!("the store is still in use after the replica has ended");
 }
 
-/// Serve a node's peers on `listener` until `stop` completes.
+/// Pause after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// What connects. An error of one connection, or a moment without free file descriptors, ends
+/// nothing: the server would take it for the end of the listener.
+fn connections(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
+    futures::stream::unfold(listener, |listener| async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) if stream.set_nodelay(true).is_ok() => {
+                    return Some((Ok(stream), listener));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    })
+}
+
+/// Serve a node's peers, and nothing else, on `listener` until `stop` completes.
 ///
 /// # Errors
 ///
-/// The listener failed.
+/// The server could not begin.
 pub async fn serve_peers(
     listener: TcpListener,
     service: PeerServer,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    use futures::StreamExt as _;
-    let connections = tokio_stream::wrappers::TcpListenerStream::new(listener).map(|accepted| {
-        let stream = accepted?;
-        stream.set_nodelay(true)?;
-        Ok::<_, io::Error>(stream)
-    });
     Server::builder()
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -196,6 +213,6 @@ pub async fn serve_peers(
         .http2_keepalive_timeout(Some(KEEPALIVE_PATIENCE))
         .max_concurrent_streams(1024)
         .add_service(service)
-        .serve_with_incoming_shutdown(connections, stop)
+        .serve_with_incoming_shutdown(connections(listener), stop)
         .await
 }

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use openraft::StorageError;
+use openraft::storage::RaftStateMachine;
 use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::{EntryPayload, StorageError};
 
 use super::kv::Kv;
 use super::log::LogStore;
 use super::machine::Machine;
 use super::snapshot::Snapshots;
 use super::sync::Syncer;
-use crate::raft_types::TypeConfig;
+use crate::raft_types::{Entry, TypeConfig, log_id};
 use crate::{Batch, LogPosition, MemoryStore, RestoreError, StateMachine};
 
 struct Nothing;
@@ -49,7 +50,7 @@ fn parts(
         LogStore::open(Arc::clone(&kv), Arc::clone(&syncer)).map_err(|e| failed(e.to_string()))?;
     let machine = Machine::open(Box::new(Nothing), kv, syncer, snapshots, "suite".into())
         .map_err(|e| failed(e.to_string()))?;
-    Ok((log, machine))
+    Ok((log, machine.allowing_gaps()))
 }
 
 struct InMemory;
@@ -68,6 +69,28 @@ impl StoreBuilder<TypeConfig, LogStore, Machine> for InMemory {
 #[tokio::test]
 async fn the_store_in_memory_passes_the_librarys_suite() {
     Suite::test_all(InMemory).await.expect("the suite");
+}
+
+#[tokio::test]
+async fn an_entry_behind_a_gap_is_not_applied() {
+    let store = MemoryStore::new();
+    let snapshots = Snapshots::Memory(Arc::clone(&store.snapshots));
+    let kv: Arc<dyn Kv> = Arc::new(store.attach().expect("free"));
+    let syncer = Arc::new(Syncer::inline(Arc::clone(&kv)));
+    let mut machine = Machine::open(Box::new(Nothing), kv, syncer, snapshots, "gaps".into())
+        .expect("an empty store");
+    let mut apply = async |index| {
+        let log_id = log_id(1, index);
+        let payload = EntryPayload::Blank;
+        let entry = Entry { log_id, payload };
+        machine
+            .apply(futures::stream::iter([Ok((entry, None))]))
+            .await
+    };
+    apply(0).await.expect("the first");
+    let error = apply(2).await.expect_err("a gap");
+    assert!(error.to_string().contains("1 is due"), "{error}");
+    apply(1).await.expect("the one that is due");
 }
 
 #[cfg(feature = "rocksdb")]
