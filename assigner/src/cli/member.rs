@@ -73,79 +73,78 @@ pub enum Verb {
 impl Verb {
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
         let mut client = Client::new(global);
-        let reason = client.reason();
-        let (done, node) = match self {
+        let done = match self {
             Verb::List => {
                 let status = status(&mut client).await?;
-                return emit(
-                    global,
-                    &Members {
-                        members: members(&status),
-                    },
-                );
+                let members = members(&status);
+                return emit(global, &Members { members });
             }
-            Verb::Add { node, address } => {
-                let (peer_address, service_address) = (address.clone(), address.clone());
-                let request = admin::AddMember {
-                    node,
-                    peer_address,
-                    service_address,
-                    reason,
-                };
-                client
-                    .change(pb::AddMemberRequest::from(&request), async |grpc, r| {
-                        grpc.add_member(r).await
-                    })
-                    .await?;
-                (
-                    format!(
-                        "Assigner {node} at {address} added as a learner; `leasehold member promote {node}` lets it vote"
-                    ),
-                    node,
-                )
-            }
-            Verb::Promote { node } => {
-                let request = admin::PromoteMember { node, reason };
-                client
-                    .change(pb::PromoteMemberRequest::from(&request), async |grpc, r| {
-                        grpc.promote_member(r).await
-                    })
-                    .await?;
-                (format!("Assigner {node} votes"), node)
-            }
-            Verb::Remove { node, yes } => {
-                if !yes {
-                    return Err(Failure::usage(format!(
-                        "number {node} can never be used again; say so with --yes"
-                    )));
-                }
-                let request = admin::RemoveMember { node, reason };
-                client
-                    .change(pb::RemoveMemberRequest::from(&request), async |grpc, r| {
-                        grpc.remove_member(r).await
-                    })
-                    .await?;
-                (
-                    format!("Assigner {node} removed; stop it and delete its data directory"),
-                    node,
-                )
-            }
-            Verb::TransferLeader { node } => {
-                let request = admin::TransferLeader { node, reason };
-                client
-                    .change(
-                        pb::TransferLeaderRequest::from(&request),
-                        async |grpc, r| grpc.transfer_leader(r).await,
-                    )
-                    .await?;
-                (
-                    format!("Assigner {node} is asked to lead; `leasehold status` shows who does"),
-                    node,
-                )
-            }
+            Verb::Add { node, address } => add(&mut client, node, address).await?,
+            Verb::Promote { node } => promote(&mut client, node).await?,
+            Verb::Remove { node, yes } => remove(&mut client, node, yes).await?,
+            Verb::TransferLeader { node } => transfer_leader(&mut client, node).await?,
         };
-        emit(global, &Done::new(done).with("node", node))
+        emit(global, &done)
     }
+}
+
+async fn add(client: &mut Client, node: u64, address: PodAddress) -> Result<Done, Failure> {
+    let request = admin::AddMember {
+        node,
+        peer_address: address.clone(),
+        service_address: address.clone(),
+        reason: client.reason(),
+    };
+    client
+        .change(pb::AddMemberRequest::from(&request), async |grpc, r| {
+            grpc.add_member(r).await
+        })
+        .await?;
+    let done = format!(
+        "Assigner {node} at {address} added as a learner; `leasehold member promote {node}` lets it vote"
+    );
+    Ok(Done::new(done).with("node", node))
+}
+
+async fn promote(client: &mut Client, node: u64) -> Result<Done, Failure> {
+    let reason = client.reason();
+    let request = admin::PromoteMember { node, reason };
+    client
+        .change(pb::PromoteMemberRequest::from(&request), async |grpc, r| {
+            grpc.promote_member(r).await
+        })
+        .await?;
+    Ok(Done::new(format!("Assigner {node} votes")).with("node", node))
+}
+
+async fn remove(client: &mut Client, node: u64, yes: bool) -> Result<Done, Failure> {
+    if !yes {
+        return Err(Failure::usage(format!(
+            "number {node} can never be used again; say so with --yes"
+        )));
+    }
+    let reason = client.reason();
+    let request = admin::RemoveMember { node, reason };
+    client
+        .change(pb::RemoveMemberRequest::from(&request), async |grpc, r| {
+            grpc.remove_member(r).await
+        })
+        .await?;
+    let done = format!("Assigner {node} removed; stop it and delete its data directory");
+    Ok(Done::new(done).with("node", node))
+}
+
+async fn transfer_leader(client: &mut Client, node: u64) -> Result<Done, Failure> {
+    let reason = client.reason();
+    let request = admin::TransferLeader { node, reason };
+    client
+        .change(
+            pb::TransferLeaderRequest::from(&request),
+            async |grpc, r| grpc.transfer_leader(r).await,
+        )
+        .await?;
+    let done = format!("Assigner {node} is asked to lead; `leasehold status` shows who does");
+    Ok(Done::new(done).with("node", node))
 }
 
 /// The cluster as one Assigner sees it.
