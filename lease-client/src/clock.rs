@@ -57,6 +57,36 @@ fn nanos(clock: libc::clockid_t, when_broken: u64) -> u64 {
     read(clock).unwrap_or(when_broken)
 }
 
+/// The clocks that a reading is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// Time awake, not slewed.
+    Raw,
+    /// Time awake and suspended, slewed.
+    Boot,
+    /// Time awake, slewed.
+    Mono,
+}
+
+/// ◆ Time that passes between the reads makes the result smaller: RAW is from the beginning, and
+/// MONO, which is subtracted, from the end. `read` is given what to answer where it cannot.
+#[inline]
+fn reading_for_t0(mut read: impl FnMut(Part, u64) -> u64) -> u64 {
+    let raw = read(Part::Raw, 0);
+    let boot = read(Part::Boot, 0);
+    let mono = read(Part::Mono, u64::MAX);
+    raw.saturating_add(boot.saturating_sub(mono))
+}
+
+/// ◆ Time that passes between the reads makes the result larger: the other way round.
+#[inline]
+fn reading_for_check(mut read: impl FnMut(Part, u64) -> u64) -> u64 {
+    let mono = read(Part::Mono, 0);
+    let boot = read(Part::Boot, u64::MAX);
+    let raw = read(Part::Raw, u64::MAX);
+    raw.saturating_add(boot.saturating_sub(mono))
+}
+
 impl SystemClock {
     /// Finds out which clocks this platform has.
     pub fn new() -> Self {
@@ -68,11 +98,14 @@ impl SystemClock {
         Self { class }
     }
 
-    fn raw(&self, when_broken: u64) -> u64 {
-        match self.class {
-            ClockClass::Raw => nanos(libc::CLOCK_MONOTONIC_RAW, when_broken),
-            ClockClass::Slewed => nanos(libc::CLOCK_MONOTONIC, when_broken),
-        }
+    #[inline]
+    fn read(&self, part: Part, when_broken: u64) -> u64 {
+        let clock = match (part, self.class) {
+            (Part::Raw, ClockClass::Raw) => libc::CLOCK_MONOTONIC_RAW,
+            (Part::Raw, ClockClass::Slewed) | (Part::Mono, _) => libc::CLOCK_MONOTONIC,
+            (Part::Boot, _) => libc::CLOCK_BOOTTIME,
+        };
+        nanos(clock, when_broken)
     }
 
     /// The lease clock in nanoseconds, within a few microseconds on either side: for logs that are
@@ -83,7 +116,7 @@ impl SystemClock {
         for _ in 0..16 {
             let before = nanos(libc::CLOCK_MONOTONIC, 0);
             let boot = nanos(libc::CLOCK_BOOTTIME, 0);
-            let raw = self.raw(0);
+            let raw = self.read(Part::Raw, 0);
             let after = nanos(libc::CLOCK_MONOTONIC, 0);
             if after.saturating_sub(before) < 5_000 {
                 return raw.wrapping_add(boot.saturating_sub(before));
@@ -105,17 +138,11 @@ impl LeaseClock for SystemClock {
     }
 
     fn for_t0(&self) -> ClockTime {
-        let raw = self.raw(0);
-        let boot = nanos(libc::CLOCK_BOOTTIME, 0);
-        let mono = nanos(libc::CLOCK_MONOTONIC, u64::MAX);
-        ClockTime::from_nanos(raw.saturating_add(boot.saturating_sub(mono)))
+        ClockTime::from_nanos(reading_for_t0(|part, broken| self.read(part, broken)))
     }
 
     fn for_check(&self) -> ClockTime {
-        let mono = nanos(libc::CLOCK_MONOTONIC, 0);
-        let boot = nanos(libc::CLOCK_BOOTTIME, u64::MAX);
-        let raw = self.raw(u64::MAX);
-        ClockTime::from_nanos(raw.saturating_add(boot.saturating_sub(mono)))
+        ClockTime::from_nanos(reading_for_check(|part, broken| self.read(part, broken)))
     }
 
     #[inline]
@@ -254,6 +281,88 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A machine that runs and is suspended between any two reads.
+    struct Machine {
+        awake_ns: u64,
+        suspended_ns: u64,
+        /// How fast MONO and BOOT run: so many eighths.
+        slewed_to: u64,
+        /// What happens before each read: so long awake, then so long suspended.
+        gaps: std::vec::IntoIter<(u64, u64)>,
+    }
+
+    impl Machine {
+        fn new(slewed_to: u64, gaps: [(u64, u64); 3]) -> Self {
+            Self {
+                awake_ns: 8_000_000,
+                suspended_ns: 1_000_000,
+                slewed_to,
+                gaps: gaps.to_vec().into_iter(),
+            }
+        }
+
+        fn truth(&self) -> u64 {
+            self.awake_ns + self.suspended_ns
+        }
+
+        fn read(&mut self, part: Part) -> u64 {
+            let (awake, suspended) = self.gaps.next().unwrap_or_default();
+            self.awake_ns += awake;
+            self.suspended_ns += suspended;
+            let mono = self.awake_ns / 8 * self.slewed_to;
+            match part {
+                Part::Raw => self.awake_ns,
+                Part::Mono => mono,
+                Part::Boot => mono + self.suspended_ns,
+            }
+        }
+    }
+
+    /// Machines that pause or are suspended in every combination of places.
+    fn machines() -> impl Iterator<Item = Machine> {
+        let gap = [(0, 0), (8_000, 0), (0, 8_000_000), (80_000_000, 3_000)];
+        let gaps = move |number: usize| [number % 4, number / 4 % 4, number / 16].map(|at| gap[at]);
+        (7..=9).flat_map(move |rate| (0..64).map(move |number| Machine::new(rate, gaps(number))))
+    }
+
+    #[test]
+    fn whatever_happens_between_the_reads_a_t0_is_not_too_large() {
+        for mut machine in machines() {
+            let t0 = reading_for_t0(|part, _| machine.read(part));
+            assert!(
+                t0 <= machine.truth(),
+                "the lease counts from later than now"
+            );
+        }
+    }
+
+    #[test]
+    fn whatever_happens_between_the_reads_a_check_is_not_too_small() {
+        for mut machine in machines() {
+            let asked_at = machine.truth();
+            let check = reading_for_check(|part, _| machine.read(part));
+            assert!(asked_at <= check, "the lease was over when it was checked");
+        }
+    }
+
+    #[test]
+    fn in_the_other_order_either_reading_could_be_wrong() {
+        let t0_too_large = |mut machine: Machine| {
+            reading_for_check(|part, _| machine.read(part)) > machine.truth()
+        };
+        let check_too_small = |mut machine: Machine| {
+            let asked_at = machine.truth();
+            reading_for_t0(|part, _| machine.read(part)) < asked_at
+        };
+        assert!(machines().any(t0_too_large) && machines().any(check_too_small));
+    }
+
+    #[test]
+    fn a_clock_that_breaks_ends_every_lease() {
+        assert_eq!(reading_for_t0(|_, broken| broken), 0);
+        assert_eq!(reading_for_check(|_, broken| broken), u64::MAX);
+    }
 
     #[test]
     fn a_t0_read_before_a_check_is_never_later_than_it() {
