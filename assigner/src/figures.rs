@@ -156,6 +156,15 @@ impl Report {
         });
     }
 
+    /// Says why a figure is missing, unless it was measured or is said to be missing already.
+    pub fn absent_unless_there(&mut self, name: &'static str, reason: &str) {
+        let there = self.figures.iter().any(|figure| figure.name == name)
+            || self.absent.iter().any(|absent| absent.name == name);
+        if !there {
+            self.absent(name, reason);
+        }
+    }
+
     /// Whether every goal of a measured figure was reached.
     pub fn all_met(&self) -> bool {
         self.figures.iter().all(|figure| figure.met != Some(false))
@@ -173,7 +182,7 @@ impl Report {
     /// A table for people.
     pub fn table(&self) -> String {
         let mut table = comfy_table::Table::new();
-        table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+        table.load_style(comfy_table::presets::ASCII_MARKDOWN);
         table.set_header(["figure", "value", "unit", "goal", ""]);
         for figure in &self.figures {
             let mark = match figure.met {

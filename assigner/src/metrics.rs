@@ -214,7 +214,7 @@ fn register_moment(registry: &mut Registry, moment: &Moment) {
         registry.register(name, help, counter);
     };
     counter(
-        "raft_syncs",
+        "raft_fsyncs",
         "Syncs of the write-ahead log",
         raft.syncs_total,
     );
