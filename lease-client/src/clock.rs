@@ -289,7 +289,7 @@ mod tests {
         /// How fast MONO and BOOT run: so many eighths.
         slewed_to: u64,
         /// What happens before each read: so long awake, then so long suspended.
-        gaps: std::vec::IntoIter<(u64, u64)>,
+        gaps: std::array::IntoIter<(u64, u64), 3>,
     }
 
     impl Machine {
@@ -298,7 +298,7 @@ mod tests {
                 awake_ns: 8_000_000,
                 suspended_ns: 1_000_000,
                 slewed_to,
-                gaps: gaps.to_vec().into_iter(),
+                gaps: gaps.into_iter(),
             }
         }
 

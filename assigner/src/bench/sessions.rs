@@ -57,7 +57,7 @@ pub async fn register(
             target: target.to_owned(),
             squid: Some(pb::Squid {
                 address: format!("127.0.0.1:{}", 1 + number % 60_000),
-                id: rand::random::<u128>().to_be_bytes().to_vec().into(),
+                id: rand::random::<u128>().to_be_bytes().to_vec(),
             }),
             clock: pb::ClockClass::Raw.into(),
             app_version: String::new(),

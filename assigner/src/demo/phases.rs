@@ -255,7 +255,7 @@ fn swap(slices: &[SliceRow], turn: usize) -> Vec<(leasehold_proto::Slice, Sessio
         let at = (turn * 7 + step * 13) % still.len();
         let (row, owner) = still[at];
         let other = still.iter().enumerate().find(|(i, (_, o))| {
-            *o != owner && *i != at && !used.contains(i) && (i + turn) % 3 == 0
+            *o != owner && *i != at && !used.contains(i) && (i + turn).is_multiple_of(3)
         });
         if let Some((i, (other, other_owner))) = other.filter(|_| !used.contains(&at)) {
             used.extend([at, i]);

@@ -87,7 +87,7 @@ impl Control {
                 return Err(status);
             }
             at += 1;
-            if at % self.assigners.len() == 0 {
+            if at.is_multiple_of(self.assigners.len()) {
                 tokio::time::sleep(AGAIN).await;
             }
         }
