@@ -45,6 +45,10 @@ const SAY_EVERY: Duration = Duration::from_secs(5);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Run an Assigner of a cluster
+#[allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "these texts are the program's help"
+)]
 #[derive(Args)]
 #[command(after_help = HELP)]
 pub struct Serve {

@@ -146,15 +146,15 @@ impl World {
 
     pub(super) fn deliver_to_host(&mut self, message: Message) {
         match message {
-            Message::Registered { host, squid, reply } => {
-                if self.hosts[host].squid == squid {
-                    let input = Input::Registered {
-                        session: reply.session,
-                        ttl: reply.ttl,
-                        not_before: reply.not_before,
-                    };
-                    self.give(host, input);
-                }
+            // For a process that has died meanwhile.
+            Message::Registered { host, squid, .. } if self.hosts[host].squid != squid => {}
+            Message::Registered { host, reply, .. } => {
+                let input = Input::Registered {
+                    session: reply.session,
+                    ttl: reply.ttl,
+                    not_before: reply.not_before,
+                };
+                self.give(host, input);
             }
             Message::Renewed { host, renewed, t0 } => {
                 let this = &mut self.hosts[host];
