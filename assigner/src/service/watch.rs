@@ -79,9 +79,10 @@ impl Watch for WatchService {
             return Err(refusal.into());
         };
         tracing::debug!(target_name = %request.target, client = request.client_name, "watching");
-        let mut signs = tokio::time::interval(SIGN_OF_LIFE);
+        // Many who came together must not be told that nothing changed all at one moment.
+        let first = SIGN_OF_LIFE.mul_f64(0.2 + 0.8 * rand::random::<f64>());
+        let mut signs = tokio::time::interval_at(tokio::time::Instant::now() + first, SIGN_OF_LIFE);
         signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        signs.reset();
         self.shared.metrics.watchers.inc();
         let watching = Watching {
             shared: Arc::clone(&self.shared),
