@@ -1,5 +1,6 @@
 //! Every bound of the protocol, in one file. A request or record beyond one is refused with an
-//! error that names it; nothing is truncated.
+//! error that names it. Only what its sender repeats by itself (renewals, messages about handoffs)
+//! is dropped instead.
 
 use std::time::Duration;
 
