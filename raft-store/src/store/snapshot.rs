@@ -170,14 +170,15 @@ impl Snapshots {
         matches!(self, Self::Memory(_))
     }
 
-    /// Delete the current snapshot if it is damaged. This node's records are whole without it,
-    /// and what is sent to peers, or installed after a crash, must be whole.
+    /// Delete the current snapshot if it is damaged; if it is whole, those that it has replaced: a
+    /// crash may have come between. This node's records are whole without any, and what is sent to
+    /// peers, or installed after a crash, must be whole.
     pub(crate) fn drop_damaged(&self) -> io::Result<()> {
         let Some(data) = self.current()? else {
             return Ok(());
         };
         let Err(error) = SnapshotReader::open(&data).and_then(SnapshotReader::verify) else {
-            return Ok(());
+            return self.drop_older();
         };
         tracing::error!(%error, "the snapshot is damaged and is deleted; a new one will be taken");
         match self {
@@ -189,6 +190,15 @@ impl Snapshots {
             }
         }
         Ok(())
+    }
+
+    fn drop_older(&self) -> io::Result<()> {
+        let Self::Files(files) = self else {
+            return Ok(());
+        };
+        let mut published = files.published()?;
+        published.pop();
+        published.into_iter().try_for_each(std::fs::remove_file)
     }
 
     pub(crate) fn current(&self) -> io::Result<Option<SnapshotData>> {
@@ -581,5 +591,11 @@ mod tests {
         assert_eq!(count(), 1);
         let current = reopened.current().expect("a read").expect("a snapshot");
         verify(&current).expect("whole");
+
+        let replaced = directory.path().join(file_name(Some(&log_id(1, 3))));
+        let newest = directory.path().join(file_name(Some(&log_id(2, 9))));
+        std::fs::copy(&newest, &replaced).expect("killed between publishing and deleting");
+        open().drop_damaged().expect("looked through");
+        assert!(newest.exists() && !replaced.exists());
     }
 }
