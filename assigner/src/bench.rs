@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
-use crate::figures::Report;
+use leasehold_figures::Report;
 
 /// Options of `leasehold bench`.
 #[derive(Debug, Clone, Args)]

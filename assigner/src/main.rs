@@ -5,7 +5,6 @@ mod cli;
 mod config;
 mod demo;
 mod dev;
-mod figures;
 mod harness;
 mod http;
 mod logging;

@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 
 use super::slow_fsync;
-use crate::figures::{Goal, Report};
 use crate::harness::assigners::Assigners;
 use crate::harness::procs::Ports;
+use leasehold_figures::{Goal, Report};
 
 const TTL: Duration = Duration::from_secs(3);
 /// Connections that the clients share, at most.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::figures::{Goal, Report};
+use leasehold_figures::{Goal, Report};
 
 /// Name of the benchmark and of its figure, and what it may take, in nanoseconds.
 const FIGURES: [(&str, f64); 4] = [

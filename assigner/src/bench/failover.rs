@@ -8,7 +8,7 @@ use leasehold_proto::target::Consistency;
 use crate::demo::analysis;
 use crate::demo::requests::first_served_ms;
 use crate::demo::world::{Plan, TARGET, World};
-use crate::figures::{Goal, Report, quantile};
+use leasehold_figures::{Goal, Report, quantile};
 
 /// Kills for each ttl; every slice of a killed pod is one sample.
 const KILLS: usize = 10;

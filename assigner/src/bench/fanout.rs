@@ -14,10 +14,10 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use super::sessions::{ById, Session, Stream, connect, read, register, renewal};
-use crate::figures::{Goal, Report, quantile};
 use crate::harness::assigners::Assigners;
 use crate::harness::control::Control;
 use crate::harness::procs::Ports;
+use leasehold_figures::{Goal, Report, quantile};
 
 const TTL: Duration = Duration::from_secs(30);
 /// Connections that the watchers share: four to each Assigner, as etcd's bench had.

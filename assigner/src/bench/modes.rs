@@ -6,8 +6,8 @@ use std::time::Duration;
 use leasehold_proto::target::Consistency;
 
 use crate::demo::world::{Plan, World};
-use crate::figures::{Goal, Report, quantile};
 use crate::harness::now_ns;
+use leasehold_figures::{Goal, Report, quantile};
 
 /// Measurements of each mode, taken in turn so that drift of the machine falls on both.
 const ROUNDS: usize = 5;

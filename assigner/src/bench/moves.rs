@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use crate::demo::analysis::{self, Planned};
 use crate::demo::world::{Plan, TARGET, World};
-use crate::figures::{Goal, Report};
 use crate::harness::control::Control;
 use crate::harness::{PATIENCE, now_ns};
+use leasehold_figures::{Goal, Report};
 
 const MOVES: usize = 1_200;
 

@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use super::sessions::{
     ANSWER, ById, Session, Stream, Told, connect, deal, read, register, renewal,
 };
-use crate::figures::{Goal, Report};
 use crate::harness::assigners::Assigners;
 use crate::harness::procs::Ports;
+use leasehold_figures::{Goal, Report};
 
 /// Long enough that a saturated or paused bench never expires a session by being slow itself.
 const TTL: Duration = Duration::from_secs(30);

@@ -5,7 +5,7 @@ use leasehold_proto::overlap::{self, Interval};
 
 use super::ownership::{History, Span};
 use super::requests::{Ending, Request};
-use crate::figures::quantile;
+use leasehold_figures::quantile;
 
 /// A stretch of the run in which only planned things happened, on the host's lease clock.
 #[derive(Clone, Copy, Debug)]

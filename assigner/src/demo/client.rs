@@ -222,7 +222,8 @@ async fn write_log(
         }
         if shown.elapsed() >= Duration::from_millis(250) {
             shown = Instant::now();
-            status.recent_ms_p99 = crate::figures::quantile(&recent_ms, 0.99).unwrap_or_default();
+            status.recent_ms_p99 =
+                leasehold_figures::quantile(&recent_ms, 0.99).unwrap_or_default();
             recent_ms.clear();
             status.write(&args.status)?;
         }

@@ -14,9 +14,9 @@ use super::ownership::History;
 use super::requests::{self, Request};
 use super::screen::Screen;
 use super::world::{TARGET, World};
-use crate::figures::{Goal, Report};
 use crate::harness::control::{Control, SliceRow};
 use crate::harness::{PATIENCE, now_ns};
+use leasehold_figures::{Goal, Report};
 
 /// Everything that the script learns while it runs; the rest is in the logs.
 #[derive(Default)]

@@ -100,11 +100,15 @@ impl Report {
     /// An empty report; `dir` is where the run keeps its data, for the disk figure.
     pub fn new(name: &str, dir: &Path) -> Self {
         let finished = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let command: Vec<String> = std::env::args().skip(1).collect();
+        let mut command: Vec<String> = std::env::args().collect();
+        if let Some(program) = command.first_mut() {
+            let file = Path::new(program.as_str()).file_name();
+            *program = file.unwrap_or_default().to_string_lossy().into_owned();
+        }
         Self {
             run: Run {
                 name: name.to_owned(),
-                command: format!("leasehold {}", command.join(" ")),
+                command: command.join(" "),
                 version: env!("CARGO_PKG_VERSION"),
                 build: if cfg!(debug_assertions) {
                     "debug"

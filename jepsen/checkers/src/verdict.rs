@@ -1,0 +1,70 @@
+//! What a checker says: valid, invalid, or unknown, which is never a pass.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Three outcomes; the larger is the worse, so that the worst of several is their maximum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Nothing prohibited was found.
+    Valid,
+    /// It could not be told: too little was covered, or the budget ran out.
+    Unknown,
+    /// Something happened that must not.
+    Invalid,
+}
+
+impl Verdict {
+    /// Of a program that reports this verdict: 0, 2, or 1.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Verdict::Valid => 0,
+            Verdict::Invalid => 1,
+            Verdict::Unknown => 2,
+        }
+    }
+}
+
+/// One thing that a checker points at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What is wrong, or unknown, in one sentence that names the values.
+    pub what: String,
+    /// Operations that show it, by `index`: the smallest set the checker could find.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ops: Vec<u64>,
+    /// The time it happened in, nanoseconds since the run began: from, to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_ns: Option<(u64, u64)>,
+    /// The key it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// What one checker says of one run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The checker's name, e.g. `linearizable`.
+    pub checker: String,
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// What led to it; at most a few dozen, `stats` counts the rest.
+    pub findings: Vec<Finding>,
+    /// What it counted, for people and for coverage.
+    pub stats: BTreeMap<String, Value>,
+}
+
+impl Outcome {
+    /// An outcome without findings.
+    pub fn valid(checker: &str) -> Self {
+        Self {
+            checker: checker.to_owned(),
+            verdict: Verdict::Valid,
+            findings: Vec::new(),
+            stats: BTreeMap::new(),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Hosts, and what goes wrong with them.

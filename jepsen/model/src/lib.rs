@@ -1,0 +1,1 @@
+//! Explores the machines that ship, exhaustively, in small worlds.

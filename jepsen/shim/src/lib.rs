@@ -1,0 +1,1 @@
+//! Stands in front of the clocks and the disk of one process.

@@ -1,0 +1,1 @@
+//! Whole simulated clusters around the real Raft.

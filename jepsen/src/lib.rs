@@ -1,0 +1,7 @@
+//! Attacks a system of real processes on hosts of their own, and judges what its clients saw.
+//!
+//! A user brings a [`System`](system::System): how to start their service and how to talk to it.
+//! The harness brings workloads, faults, checkers and the report.
+
+pub mod system;
+pub mod workload;

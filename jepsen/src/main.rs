@@ -1,0 +1,3 @@
+//! The program `leasehold-jepsen`.
+
+fn main() {}

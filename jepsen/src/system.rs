@@ -1,0 +1,104 @@
+//! The system under test, as its owner describes it to the harness.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, LocalBoxFuture};
+use serde_json::Value;
+
+/// A host that the system wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostSpec {
+    /// Unique in the run, e.g. `a1`, `p3`.
+    pub name: String,
+    /// Decides which faults may strike it: `assigner`, `pod`, `server`, …
+    pub role: String,
+}
+
+/// What a client is asked to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Invocation {
+    /// The operation, e.g. `read`.
+    pub f: String,
+    /// What it is about.
+    pub key: Option<String>,
+    /// Its argument.
+    pub value: Value,
+    /// How long it may take.
+    pub deadline: Duration,
+}
+
+/// How an operation ended: three outcomes, never two.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Completion {
+    /// It took effect.
+    Ok {
+        /// Its result.
+        value: Value,
+        /// Who answered.
+        node: Option<String>,
+        /// Under which fencing token.
+        epoch: Option<u64>,
+    },
+    /// It certainly took no effect and never will; why.
+    Fail(String),
+    /// It may take effect yet; why that is not known.
+    Unknown(String),
+}
+
+/// One worker's client. It lives on a thread of its own, inside its host's network, with a
+/// single-threaded runtime.
+pub trait Client {
+    /// Carries out one operation. Must end by itself within the deadline of the invocation, or
+    /// little later.
+    fn invoke<'a>(&'a mut self, invocation: &'a Invocation) -> LocalBoxFuture<'a, Completion>;
+}
+
+/// How the harness starts a process of the system on a host.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// Where it runs.
+    pub host: String,
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Added to its environment.
+    pub env: Vec<(String, String)>,
+}
+
+/// Where a host is, and where its process keeps its data.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Its specification.
+    pub spec: HostSpec,
+    /// The address that the others reach it at.
+    pub ip: std::net::IpAddr,
+    /// A directory of its own, on a disk of its own where disk faults are possible.
+    pub data_dir: PathBuf,
+    /// Where its logs go.
+    pub log_dir: PathBuf,
+}
+
+/// A service that the harness can start, talk to and judge.
+pub trait System: Send + Sync {
+    /// The hosts that it wants, in the order in which they are started.
+    fn hosts(&self) -> Vec<HostSpec>;
+
+    /// How to start, or start again, the process of this host; `all` tells where the others are.
+    fn launch(&self, host: &Host, all: &[Host]) -> anyhow::Result<Launch>;
+
+    /// Ends when the freshly started system can be used.
+    fn ready<'a>(&'a self, all: &'a [Host]) -> BoxFuture<'a, anyhow::Result<()>>;
+
+    /// Makes a client for a worker of a workload. Called on the worker's own thread.
+    fn client<'a>(
+        &'a self,
+        workload: &'a str,
+        worker: usize,
+        all: &'a [Host],
+    ) -> LocalBoxFuture<'a, anyhow::Result<Box<dyn Client>>>;
+
+    /// Hosts with a special part now, e.g. `leader`: what faults that aim at it strike.
+    fn who_is<'a>(&'a self, part: &'a str, all: &'a [Host]) -> BoxFuture<'a, Vec<String>>;
+}

@@ -1,0 +1,38 @@
+//! A workload: what clients do, and which checkers judge it.
+
+use leasehold_checkers::Outcome;
+use leasehold_checkers::history::History;
+use leasehold_checkers::run::{Fault, Hold};
+
+use crate::system::{Completion, Invocation};
+
+/// What a checker may look at.
+pub struct Evidence<'a> {
+    /// What clients saw.
+    pub history: &'a History,
+    /// What was done to the system.
+    pub faults: &'a [Fault],
+    /// Which pod could serve what.
+    pub holds: &'a [Hold],
+}
+
+/// Decides what clients do. Everything random comes from the seed that made it.
+pub trait Workload: Send {
+    /// Its name on the command line.
+    fn name(&self) -> &'static str;
+
+    /// How many workers it wants.
+    fn workers(&self) -> usize;
+
+    /// What this worker does next; `None`: nothing now, ask again soon.
+    fn next(&mut self, worker: usize) -> Option<Invocation>;
+
+    /// Told how it ended.
+    fn ended(&mut self, worker: usize, invocation: &Invocation, completion: &Completion);
+
+    /// What is done after all faults are healed; each must succeed.
+    fn last(&mut self) -> Vec<Invocation>;
+
+    /// Judges the run.
+    fn check(&self, evidence: &Evidence<'_>) -> Vec<Outcome>;
+}
