@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, LocalBoxFuture};
+use leasehold_checkers::run::Hold;
 use serde_json::Value;
 
 /// A host that the system wants.
@@ -81,17 +82,23 @@ pub struct Host {
 }
 
 /// A service that the harness can start, talk to and judge.
+///
+/// `all` holds the system's own hosts in the order of [`hosts`](System::hosts), not the clients'.
 pub trait System: Send + Sync {
-    /// The hosts that it wants, in the order in which they are started.
+    /// The hosts that it wants, in the order in which they are started. May be empty, for a
+    /// service that runs elsewhere; it then suffers no faults.
     fn hosts(&self) -> Vec<HostSpec>;
 
     /// How to start, or start again, the process of this host; `all` tells where the others are.
     fn launch(&self, host: &Host, all: &[Host]) -> anyhow::Result<Launch>;
 
-    /// Ends when the freshly started system can be used.
+    /// Ends when the system can be used: after the first start, and again after every fault was
+    /// healed. The harness bounds the wait; an error is asked again until then, so that it may
+    /// mean "not yet". Called on a thread inside the first client's network.
     fn ready<'a>(&'a self, all: &'a [Host]) -> BoxFuture<'a, anyhow::Result<()>>;
 
-    /// Makes a client for a worker of a workload. Called on the worker's own thread.
+    /// Makes a client for a worker of a workload. Called on the worker's own thread, and again
+    /// after each operation that ended unknown: nothing of the old client may live on in the new.
     fn client<'a>(
         &'a self,
         workload: &'a str,
@@ -101,4 +108,20 @@ pub trait System: Send + Sync {
 
     /// Hosts with a special part now, e.g. `leader`: what faults that aim at it strike.
     fn who_is<'a>(&'a self, part: &'a str, all: &'a [Host]) -> BoxFuture<'a, Vec<String>>;
+
+    /// Which process could serve what, read from what the processes left in their hosts'
+    /// directories, after all of them have ended. `origin_ns` is the true time
+    /// (`CLOCK_MONOTONIC_RAW`) of the run's beginning, to subtract. Empty for a system that does
+    /// not tell.
+    fn holds(&self, all: &[Host], origin_ns: u64) -> anyhow::Result<Vec<Hold>> {
+        let _ = (all, origin_ns);
+        Ok(Vec::new())
+    }
+
+    /// How often ownership has moved so far, for the progress line; `None` if it is not known.
+    /// Cheap: called every few seconds while the system runs.
+    fn handoffs(&self, all: &[Host]) -> Option<u64> {
+        let _ = all;
+        None
+    }
 }

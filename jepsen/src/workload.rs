@@ -21,7 +21,7 @@ pub trait Workload: Send {
     /// Its name on the command line.
     fn name(&self) -> &'static str;
 
-    /// How many workers it wants.
+    /// How many workers it wants; they are numbered from 0.
     fn workers(&self) -> usize;
 
     /// What this worker does next; `None`: nothing now, ask again soon.
@@ -30,9 +30,13 @@ pub trait Workload: Send {
     /// Told how it ended.
     fn ended(&mut self, worker: usize, invocation: &Invocation, completion: &Completion);
 
-    /// What is done after all faults are healed; each must succeed.
+    /// What is done, one after the other, after all faults are healed and the system says that it
+    /// is ready; each must succeed. Asked anew, within a bounded patience, when one did not:
+    /// values that must be unique are then fresh ones.
     fn last(&mut self) -> Vec<Invocation>;
 
-    /// Judges the run.
+    /// Judges the run, by the evidence alone: an old run is judged again by a fresh instance of
+    /// the same name, seed and options. The history holds this workload's operations only, with
+    /// `index` from 0 without gaps.
     fn check(&self, evidence: &Evidence<'_>) -> Vec<Outcome>;
 }
