@@ -12,15 +12,19 @@
 
 /// Whether the planted bug of this name is switched on: never, but under `--cfg leasehold_mutants`.
 #[cfg(not(leasehold_mutants))]
+#[macro_export]
+#[doc(hidden)]
 macro_rules! mutant {
     ($name:literal) => {
         false
     };
 }
 #[cfg(leasehold_mutants)]
+#[macro_export]
+#[doc(hidden)]
 macro_rules! mutant {
     ($name:literal) => {
-        crate::mutants::active($name)
+        $crate::mutants::active($name)
     };
 }
 

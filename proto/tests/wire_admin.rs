@@ -149,11 +149,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn targets(target in s::target(), config in s::config(), change in s::change(), version in of(any::<u64>()), cuts in 1u32..=65_536, reason in reason()) {
+    fn targets(target in s::target(), config in s::config(), change in s::change(), version in of(any::<u64>()), cuts in 1u32..=65_536, reason in reason(), linearizable: bool) {
         check::<pb::CreateTargetRequest, _>(CreateTarget { target: target.clone(), config, initial_slices: cuts, reason: reason.clone() });
         check::<pb::UpdateTargetRequest, _>(UpdateTarget { target: target.clone(), expected_version: version, change, reason: reason.clone() });
         check::<pb::DeleteTargetRequest, _>(DeleteTarget { target: target.clone(), expected_version: version, reason });
-        check::<pb::GetTargetRequest, _>(GetTarget { target });
+        check::<pb::GetTargetRequest, _>(GetTarget { target, linearizable });
     }
 
     #[test]

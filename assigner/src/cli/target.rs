@@ -60,6 +60,9 @@ pub enum Verb {
     Get {
         /// Name of the target
         target: TargetName,
+        /// Ask the leader, and let a quorum confirm that nothing newer is known
+        #[arg(long)]
+        linearizable: bool,
     },
     /// Show all targets
     List,
@@ -175,7 +178,13 @@ impl Verb {
                 yes,
                 if_version,
             } => delete(client, global, target, yes, if_version).await,
-            Verb::Get { target } => emit(global, &get(&mut client.about(&target), &target).await?),
+            Verb::Get {
+                target,
+                linearizable,
+            } => {
+                let report = read(&mut client.about(&target), &target, linearizable).await?;
+                emit(global, &report)
+            }
             Verb::List => emit(
                 global,
                 &Targets {
@@ -364,10 +373,19 @@ async fn switch(
     )
 }
 
-/// One target.
+/// One target, as any node has applied it.
 pub async fn get(client: &mut Client, target: &TargetName) -> Result<TargetReport, Failure> {
+    read(client, target, false).await
+}
+
+async fn read(
+    client: &mut Client,
+    target: &TargetName,
+    linearizable: bool,
+) -> Result<TargetReport, Failure> {
     let request = pb::GetTargetRequest::from(&admin::GetTarget {
         target: target.clone(),
+        linearizable,
     });
     let found: OneTarget = client
         .read(request, async |grpc, r| grpc.get_target(r).await)

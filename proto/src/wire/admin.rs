@@ -55,6 +55,9 @@ pub struct DeleteTarget {
 pub struct GetTarget {
     /// Its name.
     pub target: TargetName,
+    /// Only what a quorum confirms to be the newest, which only the leader can tell; else what the
+    /// node has applied.
+    pub linearizable: bool,
 }
 
 /// Asks for a page of slices.
@@ -274,7 +277,10 @@ message!(
         reason: Reason
     }
 );
-message!(GetTarget = GetTargetRequest { target: Name });
+message!(GetTarget = GetTargetRequest {
+    target: Name,
+    linearizable: Same
+});
 message!(
     ListSlices = ListSlicesRequest {
         target: Name,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use leasehold_proto::mutant;
 use leasehold_proto::table::{Record, RecordKey, SessionPhase, TargetState};
 use leasehold_proto::target::{Mode, PodAddress, Squid};
 use leasehold_proto::view::Assigned;
@@ -22,6 +23,12 @@ type Done<T> = Result<T, Refusal>;
 
 impl AdminService {
     pub(super) async fn get(&self, request: GetTarget) -> Done<pb::GetTargetReply> {
+        if request.linearizable {
+            self.shared.ready_leader().await?;
+            if !mutant!("stale_read") {
+                self.shared.confirmed().await?;
+            }
+        }
         let watchers = self.shared.feeds.watchers(&request.target);
         let table = self.shared.replica.table();
         let state = table

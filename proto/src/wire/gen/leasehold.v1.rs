@@ -2210,6 +2210,10 @@ pub struct GetTargetRequest {
     /// Its name.
     #[prost(string, tag = "1")]
     pub target: ::prost::alloc::string::String,
+    /// Answer only with what a quorum confirms to be the newest; only the leader can. Otherwise every
+    /// node answers with what it has applied, which may be old.
+    #[prost(bool, tag = "2")]
+    pub linearizable: bool,
 }
 /// One target.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
