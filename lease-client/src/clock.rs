@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use leasehold_proto::{ClockClass, ClockTime};
+use leasehold_proto::{ClockClass, ClockTime, mutant};
 
 /// Where a process's lease time comes from.
 pub trait LeaseClock: Send + Sync + 'static {
@@ -38,6 +38,11 @@ pub struct SystemClock {
 }
 
 fn read(clock: libc::clockid_t) -> Option<u64> {
+    let clock = if mutant!("lease_clock_is_the_wall_clock") {
+        libc::CLOCK_REALTIME
+    } else {
+        clock
+    };
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
@@ -72,6 +77,11 @@ enum Part {
 /// MONO, which is subtracted, from the end. `read` is given what to answer where it cannot.
 #[inline]
 fn reading_for_t0(mut read: impl FnMut(Part, u64) -> u64) -> u64 {
+    if mutant!("clock_reads_in_the_wrong_order") {
+        let mono = read(Part::Mono, 0);
+        let boot = read(Part::Boot, 0);
+        return read(Part::Raw, 0).saturating_add(boot.saturating_sub(mono));
+    }
     let raw = read(Part::Raw, 0);
     let boot = read(Part::Boot, 0);
     let mono = read(Part::Mono, u64::MAX);
@@ -81,6 +91,9 @@ fn reading_for_t0(mut read: impl FnMut(Part, u64) -> u64) -> u64 {
 /// ◆ Time that passes between the reads makes the result larger: the other way round.
 #[inline]
 fn reading_for_check(mut read: impl FnMut(Part, u64) -> u64) -> u64 {
+    if mutant!("clock_stops_in_suspend") {
+        return read(Part::Raw, u64::MAX);
+    }
     let mono = read(Part::Mono, 0);
     let boot = read(Part::Boot, u64::MAX);
     let raw = read(Part::Raw, u64::MAX);
@@ -393,5 +406,39 @@ mod tests {
         let limit = clock.fast_limit_ns(now + Duration::from_secs(9));
         assert_eq!(limit - now.as_nanos(), 8_000_000_000);
         assert_eq!(clock.fast_limit_ns(ClockTime::FAR), u64::MAX);
+    }
+
+    /// The mistakes that only these tests can show: no other ring suspends a machine, or pauses it
+    /// between two reads of a clock.
+    #[cfg(leasehold_mutants)]
+    #[test]
+    fn planted_mistakes_are_noticed() {
+        let planted: [(&str, fn()); 2] = [
+            (
+                "clock_reads_in_the_wrong_order",
+                whatever_happens_between_the_reads_a_t0_is_not_too_large,
+            ),
+            (
+                "clock_stops_in_suspend",
+                whatever_happens_between_the_reads_a_check_is_not_too_small,
+            ),
+        ];
+        for (mutant, rule) in planted {
+            let begun = std::time::Instant::now();
+            let noticed = std::thread::spawn(move || {
+                leasehold_proto::mutants::plant(Some(mutant));
+                rule();
+            });
+            let caught = noticed.join().is_err();
+            let seconds = begun.elapsed().as_secs_f64();
+            leasehold_proto::mutants::record(
+                mutant,
+                "rules",
+                caught,
+                "the order of clock reads, in every combination of pauses",
+                seconds,
+            );
+            assert!(caught, "{mutant} is not noticed");
+        }
     }
 }

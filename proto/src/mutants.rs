@@ -33,3 +33,37 @@ pub fn active(name: &str) -> bool {
 pub fn first_time(what: String) -> bool {
     SEEN.with_borrow_mut(|seen| seen.insert(what))
 }
+
+/// Notes for the table of all rings that `ring` noticed the mutant, or did not: one JSON line, to
+/// the file that the environment variable `LEASEHOLD_MUTANT_RESULTS` names, if it names one.
+///
+/// # Panics
+/// If that file cannot be written: a result that is lost must not pass for none.
+pub fn record(mutant: &str, ring: &str, caught: bool, how: &str, seconds: f64) {
+    use std::io::Write;
+    let Some(path) = std::env::var_os("LEASEHOLD_MUTANT_RESULTS") else {
+        return;
+    };
+    let how: String = how
+        .chars()
+        .take(160)
+        .map(|c| {
+            if c.is_control() || matches!(c, '"' | '\\') {
+                ' '
+            } else {
+                c
+            }
+        })
+        .collect();
+    let line = format!(
+        "{{\"mutant\":\"{mutant}\",\"ring\":\"{ring}\",\"caught\":{caught},\"how\":\"{how}\",\"seconds\":{seconds:.3}}}\n"
+    );
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path);
+    let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    if let Err(error) = written {
+        panic!("cannot write {}: {error}", path.display());
+    }
+}

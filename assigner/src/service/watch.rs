@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::Stream;
 use leasehold_proto::Generation;
+use leasehold_proto::mutant;
 use leasehold_proto::wire::pb::watch_server::Watch;
 use leasehold_proto::wire::status::Refusal;
 use leasehold_proto::wire::{WatchRequest, pb, watch_message};
@@ -135,6 +136,10 @@ impl Watching {
             }
         };
         if self.known >= generation && self.known.is_some() {
+            return Ok(None);
+        }
+        if mutant!("watch_skips_on_resume") && !self.begun && self.known.is_some() {
+            self.known = generation;
             return Ok(None);
         }
         if !bytes.is_empty() && self.known.is_some() && base <= self.known {

@@ -1,6 +1,6 @@
 //! The proof that a request is served by the owner of its key.
 
-use leasehold_proto::{Epoch, FencingToken, Slice, SliceKey};
+use leasehold_proto::{Epoch, FencingToken, Slice, SliceKey, mutant};
 
 use super::cell::Cell;
 use super::lease::Lease;
@@ -61,6 +61,9 @@ impl Guard {
     /// [`Lost`]: answer the client with `Status::from(lost)`, not with the result.
     #[inline]
     pub fn verify(&self) -> Result<(), Lost> {
+        if mutant!("verify_always_passes") {
+            return Ok(());
+        }
         if !self.cell.is_valid() {
             return Err(Lost::Revoked);
         }
