@@ -2,9 +2,50 @@
 //!
 //! One JSON object a line, `{"index", "time", "process", "type", "f", "key", "value", "node",
 //! "epoch", "error"}`, in the order of `index`; Porcupine's command-line tool reads the same.
+//!
+//! # What workloads write
+//!
+//! The invocation's `value` is the argument; that of its `ok` line is the result. The checkers rely
+//! on this table; `v` is any JSON value, a register's value before the first write is `null`.
+//!
+//! | `f` | `value` of `invoke` | `value` of `ok` | judged by |
+//! | --- | --- | --- | --- |
+//! | `read` | `null` | what was read: `v`, a number for counters, an array for lists | all |
+//! | `write` | `v` | `v` or `null` | `linearizable`, `version_order` |
+//! | `cas` | `[from, to]` | `[from, to]` or `null`; a mismatch is `fail` | the same |
+//! | `add` | `n` or `[n, id]` | anything | `linearizable`, `counter` |
+//! | `append` | `v`, unique for its key | anything | `linearizable`, `list_append` |
+//! | `txn` | `[["append", k, v], ["r", k, null], …]` | the same, each `null` replaced by the array that was read; `key` names the slice | `list_append` |
+//! | `serve` | `null` | anything; `epoch` and `node` say who served | `epoch_order` |
+//! | `acquire`, `release` | `null` | anything; `epoch` is the token | `lock` |
+//! | `act` | anything | anything; `epoch` is the token it was done under | `lock` |
+//! | `view` | `null` | what `node` believes | `convergence` |
+//! | `watch` | `null` | the next event of a watch, see [`watch`](crate::watch) | `watch` |
+//!
+//! **Versions.** Where the store numbers its writes, the value of an `ok` line is an object with
+//! exactly two fields, `{"value": …, "version": [epoch, seq]}`: of a read the version of the write
+//! that it saw, of any other operation the version that it made. Versions are compared epoch first.
+//! What nobody wrote yet has version `[0, 0]`. `value` is what the table says.
+//!
+//! **Counters** that keep the ids of what they applied show them in a read:
+//! `{"value": n, "applied": [id, …]}`, with an id once for each time it was applied.
+//!
+//! **`epoch`** is the fencing token under which an `ok` operation was answered.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+mod call;
+mod edn;
+mod lines;
+mod text;
+mod validate;
+
+pub use call::{Call, End, Version, Versioned};
+pub use edn::{to_edn, write_edn};
+pub use lines::{LineError, MAX_LINE_BYTES, read_lines, write_lines};
+pub use text::write_text;
+pub use validate::{Malformed, validate};
 
 /// What a line of a history says of its operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -68,3 +68,66 @@ impl Outcome {
         }
     }
 }
+
+/// No outcome lists more than this many findings; `stats` has the number of all.
+pub const MAX_FINDINGS: usize = 24;
+
+impl Finding {
+    /// A finding that points at nothing yet.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            ops: Vec::new(),
+            time_ns: None,
+            key: None,
+        }
+    }
+
+    /// Points at operations by `index`.
+    pub fn ops(mut self, ops: impl IntoIterator<Item = u64>) -> Self {
+        self.ops = ops.into_iter().collect();
+        self
+    }
+
+    /// Points at a time, nanoseconds since the run began.
+    pub fn time(mut self, from_ns: u64, to_ns: u64) -> Self {
+        self.time_ns = Some((from_ns, to_ns));
+        self
+    }
+
+    /// Says which key it is about; the empty key is none.
+    pub fn key(mut self, key: &str) -> Self {
+        self.key = (!key.is_empty()).then(|| key.to_owned());
+        self
+    }
+}
+
+impl Outcome {
+    /// Records that something happened that must not.
+    pub fn invalid(&mut self, finding: Finding) {
+        self.record(Verdict::Invalid, "invalid_findings", finding);
+    }
+
+    /// Records that something could not be told.
+    pub fn unknown(&mut self, finding: Finding) {
+        self.record(Verdict::Unknown, "unknown_findings", finding);
+    }
+
+    /// Records a count.
+    pub fn count(&mut self, name: &str, value: impl Into<Value>) {
+        self.stats.insert(name.to_owned(), value.into());
+    }
+
+    fn record(&mut self, verdict: Verdict, counter: &str, finding: Finding) {
+        let so_far = self.stats.get(counter).and_then(Value::as_u64).unwrap_or(0);
+        self.count(counter, so_far + 1);
+        if verdict > self.verdict {
+            // What is invalid is told before what is unknown.
+            self.verdict = verdict;
+            self.findings.insert(0, finding);
+        } else {
+            self.findings.push(finding);
+        }
+        self.findings.truncate(MAX_FINDINGS);
+    }
+}
