@@ -3,5 +3,9 @@
 //! A user brings a [`System`](system::System): how to start their service and how to talk to it.
 //! The harness brings workloads, faults, checkers and the report.
 
+pub mod runner;
+pub mod store;
 pub mod system;
+#[cfg(test)]
+mod toy;
 pub mod workload;

@@ -1,0 +1,294 @@
+//! Judges a run by its files: each workload its own part of the history, the harness the rest.
+
+use std::collections::BTreeMap;
+
+use leasehold_checkers::coverage::Required;
+use leasehold_checkers::logs::Log;
+use leasehold_checkers::run::{Fault, Hold, Installed, Results, Test};
+use leasehold_checkers::{self as checkers, Finding, History, Outcome, Verdict};
+
+use super::load::Share;
+use crate::store::{RunDir, read_lines, write_lines};
+use crate::workload::{Evidence, Workload};
+
+/// What a run leaves beside the files that [`leasehold_checkers::run`] names: outcomes that only
+/// the living run could see (recovery, processes that died, clients that hung).
+pub const OBSERVED: &str = "observed.jsonl";
+
+/// Writes what the living run saw.
+///
+/// # Errors
+///
+/// The file system refuses.
+pub fn write_observed(run: &RunDir, observed: &[Outcome]) -> anyhow::Result<()> {
+    write_lines(&run.file(OBSERVED), observed)
+}
+
+/// Judges the run in this directory.
+///
+/// # Errors
+///
+/// Its files cannot be read: no verdict.
+pub fn judge(
+    run: &RunDir,
+    test: &Test,
+    parts: &[(Share, Box<dyn Workload>)],
+) -> anyhow::Result<Results> {
+    let history = History(read_lines(&run.file("history.jsonl"))?);
+    let faults: Vec<Fault> = read_lines(&run.file("faults.jsonl"))?;
+    let holds: Vec<Hold> = read_lines(&run.file("holds.jsonl"))?;
+    let mut outcomes: Vec<Outcome> = read_lines(&run.file(OBSERVED))?;
+    let workers: u64 = parts.iter().map(|(share, _)| share.count).sum();
+    for (share, workload) in parts {
+        let (part, indices) = part_of(&history, share, workers);
+        let evidence = Evidence {
+            history: &part,
+            faults: &faults,
+            holds: &holds,
+        };
+        for mut outcome in workload.check(&evidence) {
+            in_whole_history(&mut outcome, &indices);
+            if parts.len() > 1 {
+                outcome.checker = format!("{}: {}", share.workload, outcome.checker);
+            }
+            outcomes.push(outcome);
+        }
+    }
+    let whole = Evidence {
+        history: &history,
+        faults: &faults,
+        holds: &holds,
+    };
+    outcomes.extend(always(run, test, &whole));
+    Ok(results(test, outcomes))
+}
+
+/// The results that follow from what all checkers said.
+pub fn results(test: &Test, outcomes: Vec<Outcome>) -> Results {
+    // A run that nothing judged is no pass.
+    let verdict = outcomes
+        .iter()
+        .map(|outcome| outcome.verdict)
+        .max()
+        .unwrap_or(Verdict::Unknown);
+    let must_fail = test.options.get(MUST_FAIL).and_then(|name| name.as_str());
+    let as_expected = match (test.expect_valid, must_fail) {
+        (true, _) => verdict == Verdict::Valid,
+        (false, None) => verdict == Verdict::Invalid,
+        (false, Some(checker)) => outcomes.iter().any(|outcome| {
+            outcome.verdict == Verdict::Invalid && outcome.checker.ends_with(checker)
+        }),
+    };
+    Results {
+        verdict,
+        as_expected,
+        outcomes,
+        harness_error: None,
+    }
+}
+
+/// The option of a positive control that names the checker which must find it invalid: that it
+/// failed for another reason shows nothing.
+pub const MUST_FAIL: &str = "must_fail";
+
+/// This workload's operations, numbered from 0, and the number that each has in the whole.
+fn part_of(history: &History, share: &Share, workers: u64) -> (History, Vec<u64>) {
+    let mut indices = Vec::new();
+    let mut part = Vec::new();
+    for op in &history.0 {
+        if share.has(op.process, workers) {
+            let mut op = op.clone();
+            indices.push(op.index);
+            op.index = part.len() as u64;
+            part.push(op);
+        }
+    }
+    (History(part), indices)
+}
+
+/// Turns the numbers of operations back into those of the whole history.
+fn in_whole_history(outcome: &mut Outcome, indices: &[u64]) {
+    for finding in &mut outcome.findings {
+        for op in &mut finding.ops {
+            let whole = usize::try_from(*op).ok().and_then(|op| indices.get(op));
+            *op = whole.copied().unwrap_or(*op);
+        }
+    }
+}
+
+/// Every fault that may have taken must have been undone; what was undone late or never lies over
+/// the operations that were to show that the system had recovered.
+pub fn undone(faults: &[Fault]) -> Outcome {
+    let mut outcome = Outcome::valid("faults undone");
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for fault in faults {
+        let name = match fault.installed {
+            Installed::Installed => "installed",
+            Installed::Skipped(_) => "skipped",
+            Installed::Indeterminate(_) => "indeterminate",
+        };
+        *counts.entry(name).or_default() += 1;
+        if name != "skipped" && fault.to_ns.is_none() {
+            let what = format!("{} {} was never undone", fault.kind, fault.mode);
+            outcome.unknown(Finding::new(what));
+        }
+    }
+    for (name, count) in counts {
+        outcome.count(name, count);
+    }
+    outcome
+}
+
+/// What the harness judges in every run, whatever the workload.
+fn always(run: &RunDir, test: &Test, evidence: &Evidence<'_>) -> Vec<Outcome> {
+    let required = Required {
+        faults: test
+            .nemeses
+            .iter()
+            .filter(|name| *name != "none")
+            .cloned()
+            .collect(),
+        ..Required::default()
+    };
+    let counters = BTreeMap::new();
+    let mut outcomes = vec![
+        checkers::stats::check(evidence.history),
+        checkers::unhandled::check(evidence.history),
+        checkers::availability::check(evidence.history, evidence.faults),
+        checkers::coverage::check(evidence.history, evidence.faults, &counters, &required),
+        undone(evidence.faults),
+        checkers::logs::check(&logs(run, test), &[]),
+    ];
+    if !evidence.holds.is_empty() {
+        outcomes.push(checkers::overlap::check(evidence.holds));
+    }
+    outcomes
+}
+
+/// The log files of the nodes.
+fn logs(run: &RunDir, test: &Test) -> Vec<Log> {
+    let mut logs = Vec::new();
+    for (node, role) in &test.hosts {
+        let entries = std::fs::read_dir(run.file(node)).into_iter().flatten();
+        let files = entries.flatten().map(|entry| entry.path());
+        logs.extend(
+            files
+                .filter(|path| role != "client" && path.is_file())
+                .map(|path| Log {
+                    node: node.clone(),
+                    path,
+                }),
+        );
+    }
+    logs
+}
+
+#[cfg(test)]
+mod tests {
+    use leasehold_checkers::{Kind, Op};
+
+    use super::*;
+
+    fn op(index: u64, process: u64) -> Op {
+        Op {
+            index,
+            time: index,
+            process,
+            kind: Kind::Invoke,
+            f: "read".into(),
+            key: None,
+            value: serde_json::Value::Null,
+            node: None,
+            epoch: None,
+            error: None,
+        }
+    }
+
+    fn test(expect_valid: bool, must_fail: Option<&str>) -> Test {
+        let options = must_fail.map(|name| (MUST_FAIL.to_owned(), name.into()));
+        Test {
+            name: "toy".into(),
+            workload: "toy".into(),
+            nemeses: Vec::new(),
+            seed: 1,
+            time_limit_s: 1,
+            hosts: Vec::new(),
+            network: "none".into(),
+            command: String::new(),
+            revision: None,
+            kernel: String::new(),
+            begun_unix_s: 0,
+            mutant: None,
+            expect_valid,
+            options: options.into_iter().collect(),
+        }
+    }
+
+    fn outcome(checker: &str, verdict: Verdict) -> Outcome {
+        Outcome {
+            verdict,
+            ..Outcome::valid(checker)
+        }
+    }
+
+    #[test]
+    fn a_workload_sees_its_own_operations_and_findings_name_those_of_the_whole() {
+        let share = Share {
+            workload: "b".into(),
+            first: 2,
+            count: 1,
+        };
+        // Three workers; processes 2 and 5 are those of worker 2.
+        let history = History([0, 2, 1, 5].iter().zip(0..).map(|(p, i)| op(i, *p)).collect());
+        let (part, indices) = part_of(&history, &share, 3);
+        let seen: Vec<(u64, u64)> = part.0.iter().map(|op| (op.index, op.process)).collect();
+        assert_eq!(seen, [(0, 2), (1, 5)]);
+        let mut outcome = Outcome::valid("toy");
+        outcome.invalid(Finding::new("both").ops([0, 1]));
+        in_whole_history(&mut outcome, &indices);
+        assert_eq!(outcome.findings[0].ops, [1, 3]);
+    }
+
+    #[test]
+    fn the_worst_verdict_counts_and_no_checker_at_all_is_no_pass() {
+        let valid = || outcome("a", Verdict::Valid);
+        let verdict = |outcomes| results(&test(true, None), outcomes).verdict;
+        assert_eq!(verdict(vec![]), Verdict::Unknown);
+        assert_eq!(verdict(vec![valid()]), Verdict::Valid);
+        let unknown = outcome("b", Verdict::Unknown);
+        assert_eq!(verdict(vec![unknown.clone(), valid()]), Verdict::Unknown);
+        let invalid = outcome("c", Verdict::Invalid);
+        assert_eq!(verdict(vec![invalid, unknown, valid()]), Verdict::Invalid);
+    }
+
+    #[test]
+    fn a_positive_control_must_fail_and_for_its_own_reason() {
+        let expected = |test: &Test, outcomes| results(test, outcomes).as_expected;
+        let control = test(false, Some("overlap"));
+        let overlap = outcome("owner: overlap", Verdict::Invalid);
+        let other = outcome("recovery", Verdict::Invalid);
+        assert!(expected(&control, vec![overlap.clone(), other.clone()]));
+        assert!(!expected(&control, vec![other.clone()]));
+        assert!(!expected(&control, vec![outcome("overlap", Verdict::Unknown)]));
+        assert!(expected(&test(false, None), vec![other]));
+        assert!(!expected(&test(true, None), vec![overlap]));
+    }
+
+    #[test]
+    fn a_fault_that_was_never_undone_leaves_the_run_unknown() {
+        let mut fault = Fault {
+            kind: "kill".into(),
+            mode: "one".into(),
+            hosts: vec!["p1".into()],
+            detail: String::new(),
+            installed: Installed::Installed,
+            from_ns: 1,
+            to_ns: Some(2),
+        };
+        assert_eq!(undone(&[fault.clone()]).verdict, Verdict::Valid);
+        fault.to_ns = None;
+        assert_eq!(undone(&[fault.clone()]).verdict, Verdict::Unknown);
+        fault.installed = Installed::Skipped("no such host".into());
+        assert_eq!(undone(&[fault]).verdict, Verdict::Valid);
+    }
+}
