@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, LocalBoxFuture};
-use leasehold_checkers::run::Hold;
+use leasehold_checkers::run::{ClockSample, Hold};
 use serde_json::Value;
 
 /// A host that the system wants.
@@ -81,6 +81,17 @@ pub struct Host {
     pub log_dir: PathBuf,
 }
 
+/// What the processes of a system tell of themselves.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Witness {
+    /// When each certainly could serve what.
+    pub holds: Vec<Hold>,
+    /// How their clocks stood.
+    pub clocks: Vec<ClockSample>,
+    /// How often ownership moved, if it is known.
+    pub handoffs: Option<u64>,
+}
+
 /// A service that the harness can start, talk to and judge.
 ///
 /// `all` holds the system's own hosts in the order of [`hosts`](System::hosts), not the clients'.
@@ -94,7 +105,8 @@ pub trait System: Send + Sync {
 
     /// Ends when the system can be used: after the first start, and again after every fault was
     /// healed. The harness bounds the wait; an error is asked again until then, so that it may
-    /// mean "not yet". Called on a thread inside the first client's network.
+    /// mean "not yet". Called, as `who_is` is, on a thread inside a network of the harness's own,
+    /// which no fault strikes, with a single-threaded runtime.
     fn ready<'a>(&'a self, all: &'a [Host]) -> BoxFuture<'a, anyhow::Result<()>>;
 
     /// Makes a client for a worker of a workload. Called on the worker's own thread, and again
@@ -109,13 +121,13 @@ pub trait System: Send + Sync {
     /// Hosts with a special part now, e.g. `leader`: what faults that aim at it strike.
     fn who_is<'a>(&'a self, part: &'a str, all: &'a [Host]) -> BoxFuture<'a, Vec<String>>;
 
-    /// Which process could serve what, read from what the processes left in their hosts'
+    /// What the processes tell of themselves, read from what they left in their hosts'
     /// directories, after all of them have ended. `origin_ns` is the true time
-    /// (`CLOCK_MONOTONIC_RAW`) of the run's beginning, to subtract. Empty for a system that does
-    /// not tell.
-    fn holds(&self, all: &[Host], origin_ns: u64) -> anyhow::Result<Vec<Hold>> {
+    /// (`CLOCK_MONOTONIC_RAW`) of the run's beginning, to subtract. Empty for a system that tells
+    /// nothing.
+    fn witness(&self, all: &[Host], origin_ns: u64) -> anyhow::Result<Witness> {
         let _ = (all, origin_ns);
-        Ok(Vec::new())
+        Ok(Witness::default())
     }
 
     /// How often ownership has moved so far, for the progress line; `None` if it is not known.
