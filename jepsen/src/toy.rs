@@ -37,6 +37,7 @@ pub struct Toy {
     address: SocketAddr,
     manner: Manner,
     hosts: Vec<HostSpec>,
+    always_ready: bool,
 }
 
 impl Toy {
@@ -56,10 +57,31 @@ impl Toy {
             address,
             manner,
             hosts: Vec::new(),
+            always_ready: false,
         }
     }
 
-    /// With processes beside it that do nothing; `ends` says after how many seconds.
+    /// No register at all.
+    pub fn nowhere() -> Self {
+        // The port is free again when the listener is dropped.
+        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        Self {
+            address: listener.local_addr().unwrap(),
+            manner: Manner::Correct,
+            hosts: Vec::new(),
+            always_ready: false,
+        }
+    }
+
+    /// No register, and nobody misses it.
+    pub fn always_ready() -> Self {
+        Self {
+            always_ready: true,
+            ..Self::nowhere()
+        }
+    }
+
+    /// With processes beside it that do nothing; one called `short…` soon ends by itself.
     pub fn with_hosts(mut self, names: &[&str]) -> Self {
         self.hosts = names
             .iter()
@@ -127,7 +149,6 @@ impl System for Toy {
     }
 
     fn launch(&self, host: &Host, _all: &[Host]) -> anyhow::Result<Launch> {
-        // A host called `short…` runs a process that ends by itself.
         let seconds = if host.spec.name.starts_with("short") {
             "0.2"
         } else {
@@ -142,8 +163,13 @@ impl System for Toy {
     }
 
     fn ready<'a>(&'a self, _all: &'a [Host]) -> BoxFuture<'a, anyhow::Result<()>> {
-        let address = self.address;
-        async move { Ok(TcpStream::connect(address).await.map(drop)?) }.boxed()
+        async move {
+            if !self.always_ready {
+                TcpStream::connect(self.address).await?;
+            }
+            Ok(())
+        }
+        .boxed()
     }
 
     fn client<'a>(
@@ -192,7 +218,11 @@ impl Client for ToyClient {
             }
             match tokio::time::timeout(invocation.deadline, self.ask(invocation)).await {
                 Ok(Ok(value)) => Completion::Ok {
-                    value,
+                    // A write that was acknowledged wrote its own value, so one must believe.
+                    value: match invocation.f.as_str() {
+                        "write" => invocation.value.clone(),
+                        _ => value,
+                    },
                     node: None,
                     epoch: None,
                 },

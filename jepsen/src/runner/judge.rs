@@ -29,17 +29,18 @@ pub fn write_observed(run: &RunDir, observed: &[Outcome]) -> anyhow::Result<()> 
 /// # Errors
 ///
 /// Its files cannot be read: no verdict.
-pub fn judge(
+pub fn judge<'a>(
     run: &RunDir,
     test: &Test,
-    parts: &[(Share, Box<dyn Workload>)],
+    parts: impl IntoIterator<Item = (&'a Share, &'a dyn Workload)>,
 ) -> anyhow::Result<Results> {
+    let parts: Vec<_> = parts.into_iter().collect();
     let history = History(read_lines(&run.file("history.jsonl"))?);
     let faults: Vec<Fault> = read_lines(&run.file("faults.jsonl"))?;
     let holds: Vec<Hold> = read_lines(&run.file("holds.jsonl"))?;
     let mut outcomes: Vec<Outcome> = read_lines(&run.file(OBSERVED))?;
     let workers: u64 = parts.iter().map(|(share, _)| share.count).sum();
-    for (share, workload) in parts {
+    for (share, workload) in &parts {
         let (part, indices) = part_of(&history, share, workers);
         let evidence = Evidence {
             history: &part,

@@ -72,6 +72,16 @@ pub struct Part {
     pub workload: Mutex<Box<dyn Workload>>,
 }
 
+impl Part {
+    /// This workload, with these workers.
+    pub fn new(share: Share, workload: Box<dyn Workload>) -> Self {
+        Self {
+            share,
+            workload: Mutex::new(workload),
+        }
+    }
+}
+
 /// Moves the calling thread into the network of a host.
 pub type Enter = dyn Fn(&str) -> anyhow::Result<()> + Send + Sync;
 
@@ -86,7 +96,7 @@ pub struct Load {
     /// How a thread gets into them.
     pub enter: Box<Enter>,
     /// The workloads.
-    pub parts: Vec<Part>,
+    pub parts: Vec<Arc<Part>>,
     /// The history.
     pub recorder: Recorder,
     /// Operations a second, all workers together; `None`: as fast as answers come.

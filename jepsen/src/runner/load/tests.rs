@@ -18,10 +18,7 @@ fn loaded(manner: Manner, workers: usize, time: Duration) -> (Vec<Op>, Vec<SeatR
         hosts: Vec::new(),
         clients: vec!["c1".into(), "c2".into()],
         enter: Box::new(|_| Ok(())),
-        parts: vec![Part {
-            share,
-            workload: Mutex::new(workload),
-        }],
+        parts: vec![Arc::new(Part::new(share, workload))],
         recorder: Recorder::create(&path, Origin::now()).unwrap(),
         rate: Some(2000.0),
         seed: 1,
