@@ -129,6 +129,11 @@ impl RaftConfig {
         ))
     }
 
+    /// Pause before an unreachable peer is tried again.
+    pub(crate) fn retry_pause(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_ms * 2)
+    }
+
     pub(crate) fn validate(&self) -> Result<(), String> {
         let (min, max) = self.election_ms;
         if self.cluster.is_empty() || self.cluster.len() > 128 {
@@ -179,7 +184,7 @@ impl RaftConfig {
             // Without it the heartbeats of a leader that lost its quorum can keep a connected
             // quorum from electing, for ever.
             quorum_loss_probe_interval: Some(2 * max),
-            backoff: format!("{}ms", self.heartbeat_ms * 2),
+            backoff: format!("{}ms", self.retry_pause().as_millis()),
             ..openraft::Config::default()
         }
     }

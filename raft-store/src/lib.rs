@@ -18,6 +18,20 @@
 //!
 //! The Raft library never shows in this interface, on the wire or on disk.
 
+/// Whether the planted bug of this name is switched on: never, but under `--cfg leasehold_mutants`.
+#[cfg(not(leasehold_mutants))]
+macro_rules! mutant {
+    ($name:literal) => {
+        false
+    };
+}
+#[cfg(leasehold_mutants)]
+macro_rules! mutant {
+    ($name:literal) => {
+        leasehold_proto::mutants::active($name)
+    };
+}
+
 mod codec;
 mod config;
 mod error;
@@ -25,6 +39,7 @@ mod machine;
 mod network;
 mod node;
 mod raft_types;
+mod runtime;
 mod store;
 mod types;
 #[path = "gen/leasehold.raft.v1.rs"]
@@ -39,7 +54,9 @@ pub use network::server::PeerService;
 pub use network::{Dialer, PeerIo, TcpDialer};
 pub use node::leadership::{Leadership, Role};
 pub use node::status::{Member, RaftStatus};
-pub use node::{PeerServer, RaftNode, Storage, serve_peers};
+pub use node::{PeerServer, RaftNode, Storage, serve_connections, serve_peers};
+pub use runtime::seed_timers;
+pub use store::contents::{Contents, Logged};
 pub use store::machine::Export;
 pub use store::memory::MemoryStore;
 #[cfg(feature = "rocksdb")]

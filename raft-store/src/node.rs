@@ -206,6 +206,23 @@ pub async fn serve_peers(
     service: PeerServer,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
+    serve_connections(connections(listener), service, stop).await
+}
+
+/// Like [`serve_peers`], on connections that somebody else accepts: for simulated networks. The
+/// stream must not end before `stop`.
+///
+/// # Errors
+///
+/// The server could not begin.
+pub async fn serve_connections<C>(
+    connections: impl Stream<Item = io::Result<C>>,
+    service: PeerServer,
+    stop: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error>
+where
+    C: crate::PeerIo + tonic::transport::server::Connected,
+{
     Server::builder()
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -213,6 +230,6 @@ pub async fn serve_peers(
         .http2_keepalive_timeout(Some(KEEPALIVE_PATIENCE))
         .max_concurrent_streams(1024)
         .add_service(service)
-        .serve_with_incoming_shutdown(connections(listener), stop)
+        .serve_with_incoming_shutdown(connections, stop)
         .await
 }

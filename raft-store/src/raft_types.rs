@@ -61,7 +61,7 @@ impl RaftTypeConfig for TypeConfig {
     type Vote = Vote;
     type Payload = Payload;
     type Entry = Entry;
-    type AsyncRuntime = openraft_runtime::TokioRuntime;
+    type AsyncRuntime = crate::runtime::Runtime;
     type Responder<T>
         = Answer<T>
     where
@@ -71,11 +71,6 @@ impl RaftTypeConfig for TypeConfig {
     where
         T: OptionalSend + 'static;
     type ErrorSource = openraft::impls::BoxedErrorSource;
-}
-
-#[allow(deprecated)]
-mod openraft_runtime {
-    pub(crate) use openraft::impls::TokioRuntime;
 }
 
 /// Carries the result of a proposal back. It holds the proposal's place in the bounded number in

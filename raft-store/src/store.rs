@@ -5,6 +5,7 @@
 #![cfg_attr(not(feature = "rocksdb"), allow(dead_code))]
 
 pub(crate) mod cache;
+pub(crate) mod contents;
 pub(crate) mod kv;
 pub(crate) mod log;
 pub(crate) mod machine;

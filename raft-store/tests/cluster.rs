@@ -50,6 +50,30 @@ async fn one_node_commits_confirms_and_restarts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_refuses_connections_is_dialled_with_pauses() {
+    let mut cluster = Cluster::formed(3, |_| {}).await;
+    let (at, _) = cluster.propose("a=1").await;
+    cluster.all_applied(at).await;
+    let leader = cluster.leader().await;
+    let gone = (1..=3).find(|id| *id != leader).expect("a follower");
+    cluster.stop(gone).await;
+    // A new leader does not know yet where the log of the lost one ends, and asks.
+    let next = 6 - leader - gone;
+    let moved = cluster.node(leader).transfer_leader(next).await;
+    moved.expect("asked to hand over");
+    let began = std::time::Instant::now();
+    let before = cluster.cuts.dials(gone);
+    while began.elapsed() < Duration::from_secs(2) {
+        cluster.propose("a=2").await;
+    }
+    let dials = cluster.cuts.dials(gone) - before;
+    // Two lanes of two nodes, each with heartbeats every 100 ms or a pause of that order; elections.
+    let allowed = 20 + began.elapsed().as_millis() as u64 / 100 * 4;
+    assert!(dials <= allowed, "{dials} dials in {:?}", began.elapsed());
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_survive_the_loss_of_their_leader() {
     let mut cluster = Cluster::formed(3, |_| {}).await;
     let (at, _) = cluster.propose("a=1").await;

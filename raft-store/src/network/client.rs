@@ -43,6 +43,8 @@ pub(crate) struct Sender {
     pub(crate) pool: Pool,
     /// How long opening a stream may take.
     pub(crate) open_timeout: Duration,
+    /// How long to wait before a stream that could not be opened is tried again.
+    pub(crate) open_pause: Duration,
     pub(crate) max_message_bytes: usize,
 }
 
@@ -91,6 +93,7 @@ impl Network {
             to,
             peer: peer.clone(),
             append_lane,
+            closed_until: None,
         }
     }
 }
@@ -113,6 +116,8 @@ pub(crate) struct Connection {
     to: NodeId,
     peer: Peer,
     append_lane: Lane,
+    /// The peer could not be reached: it is not dialled before then.
+    closed_until: Option<Instant>,
 }
 
 /// A request that waits for its answer.
@@ -178,8 +183,8 @@ impl Connection {
         })
     }
 
+    /// As if nobody was there: asking again at once would give the same answer.
     fn malformed(what: &'static str) -> RpcError {
-        // As if nobody was there: asking again at once would give the same answer.
         RPCError::Unreachable(Unreachable::from_string(what))
     }
 
@@ -326,13 +331,26 @@ impl RaftNetworkV2<TypeConfig> for Connection {
             vote: request.vote,
             at: Instant::now(),
         };
+        // Every confirmation sends a heartbeat, and there may be thousands in a second: only the
+        // regular ones try a peer again that was not there.
+        if self
+            .closed_until
+            .is_some_and(|until| Instant::now() < until)
+        {
+            return Err(Self::malformed("not there a moment ago"));
+        }
         let message = append_to(request, self.envelope());
         let mut client = self.client(self.append_lane);
         let asking = client.append(message);
         let action = RPCTypes::AppendEntries;
-        let reply = self
+        let asked = self
             .ask(self.append_lane, action, option.hard_ttl(), asking)
-            .await?;
+            .await;
+        self.closed_until = match &asked {
+            Err(RPCError::Unreachable(_)) => Some(Instant::now() + self.sender.open_pause / 4),
+            _ => None,
+        };
+        let reply = asked?;
         answer_from(reply, &sent)
             .map(Into::into)
             .map_err(Self::malformed)
@@ -354,8 +372,17 @@ impl RaftNetworkV2<TypeConfig> for Connection {
             return openraft::network::stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
+            // The library's own pause is in `input`, which is not asked before a connection
+            // stands: a peer that refuses connections would be dialled without end.
+            if let Some(until) = self.closed_until.take() {
+                tokio::time::sleep_until(until).await;
+            }
             let in_flight = InFlight::default();
-            let replies = self.open_stream(input, Arc::clone(&in_flight)).await?;
+            let opened = self.open_stream(input, Arc::clone(&in_flight)).await;
+            if opened.is_err() {
+                self.closed_until = Some(Instant::now() + self.sender.open_pause);
+            }
+            let replies = opened?;
             let this = &*self;
             let answers =
                 futures::stream::unfold(Some((replies, in_flight)), move |state| async move {

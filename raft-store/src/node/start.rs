@@ -35,8 +35,12 @@ fn open(config: &RaftConfig, storage: Storage) -> Result<Opened, StartError> {
             let attached = store.attach().ok_or(StartError::Locked {
                 path: "memory".into(),
             })?;
-            let kv: Arc<dyn Kv> = Arc::new(attached);
-            let syncer = Arc::new(Syncer::inline(Arc::clone(&kv)));
+            let attached = Arc::new(attached);
+            let kv: Arc<dyn Kv> = Arc::clone(&attached) as Arc<dyn Kv>;
+            let syncer = Arc::new(match attached.sync_takes() {
+                Some(_) => Syncer::timed(attached),
+                None => Syncer::inline(Arc::clone(&kv)),
+            });
             Ok(Opened {
                 kv,
                 syncer,
@@ -142,6 +146,7 @@ fn sender(config: &RaftConfig) -> Arc<Sender> {
         me: config.node_id,
         pool: Pool::new(Arc::clone(&config.dialer), config.election_timeout_max()),
         open_timeout: config.election_timeout_max(),
+        open_pause: config.retry_pause(),
         max_message_bytes: config.max_message_bytes(),
     })
 }

@@ -1,13 +1,15 @@
 //! The store in memory, with a crash model: it survives the node, and a crash takes from it what
 //! had not been synced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::contents::Contents;
 use super::kv::{Column, Kv, Op, Ops, Pair, View};
 use super::snapshot::MemorySnapshots;
 
@@ -23,9 +25,12 @@ struct Undo {
 #[derive(Default)]
 struct Inner {
     maps: [Arc<Map>; 4],
-    /// Batches since the last sync, each as what it replaced.
-    unsynced: Vec<Vec<Undo>>,
+    /// Batches since the last sync, oldest first, each as what it replaced.
+    unsynced: VecDeque<Vec<Undo>>,
+    /// Batches ever written.
+    written: u64,
     fail_syncs: bool,
+    sync_takes: Option<Duration>,
     /// Which node may write: the last one that was started here, until a crash.
     epoch: u64,
     attached: bool,
@@ -74,7 +79,14 @@ impl MemoryStore {
     pub fn crash_keeping(&self, batches: usize) {
         let mut inner = self.inner.lock();
         while inner.unsynced.len() > batches {
-            for undo in inner.unsynced.pop().unwrap_or_default().into_iter().rev() {
+            inner.written -= 1;
+            for undo in inner
+                .unsynced
+                .pop_back()
+                .unwrap_or_default()
+                .into_iter()
+                .rev()
+            {
                 let map = Arc::make_mut(&mut inner.maps[undo.column as usize]);
                 match undo.before {
                     Some(value) => map.insert(undo.key, value),
@@ -101,10 +113,31 @@ impl MemoryStore {
         })
     }
 
+    /// What the disk shows now to those who read it, for the invariants of a simulation.
+    ///
+    /// # Errors
+    ///
+    /// A record cannot be read.
+    pub fn contents(&self) -> io::Result<Contents> {
+        // Reading needs no hold on the disk: an epoch that never writes.
+        let reader = Attached {
+            store: self.clone(),
+            epoch: u64::MAX,
+        };
+        Contents::read(&reader)
+    }
+
     /// Number of batches written and not yet synced.
     #[must_use]
     pub fn unsynced_batches(&self) -> usize {
         self.inner.lock().unsynced.len()
+    }
+
+    /// From now on every sync takes this long in the time of the runtime, as on a real disk: what
+    /// is written meanwhile is not covered by it. Without this a sync takes no time at all. A node
+    /// that is to have slow syncs must be started after the first call.
+    pub fn sync_takes(&self, duration: Duration) {
+        self.inner.lock().sync_takes = Some(duration);
     }
 
     /// From now on every sync fails, as a broken disk would make it.
@@ -141,6 +174,18 @@ fn page(map: &Map, from: &[u8], to: &[u8], limit_bytes: usize) -> Vec<Pair> {
     out
 }
 
+impl Inner {
+    fn sync_up_to(&mut self, mark: u64) -> io::Result<()> {
+        if self.fail_syncs {
+            return Err(io::Error::other("the disk was told to fail"));
+        }
+        let synced = self.written - self.unsynced.len() as u64;
+        let count = mark.saturating_sub(synced) as usize;
+        self.unsynced.drain(..count.min(self.unsynced.len()));
+        Ok(())
+    }
+}
+
 /// A node's hold on its disk; it ends when dropped, or with a crash.
 pub(crate) struct Attached {
     store: MemoryStore,
@@ -157,6 +202,23 @@ impl Drop for Attached {
 }
 
 impl Attached {
+    /// How long a sync takes; none if it takes no time.
+    pub(crate) fn sync_takes(&self) -> Option<Duration> {
+        self.store.inner.lock().sync_takes
+    }
+
+    /// Where a sync begins that starts now: it covers what is written so far.
+    pub(crate) fn mark(&self) -> u64 {
+        self.store.inner.lock().written
+    }
+
+    /// The end of a sync that began at `mark`.
+    pub(crate) fn sync_up_to(&self, mark: u64) -> io::Result<()> {
+        let mut inner = self.store.inner.lock();
+        self.check(&inner)?;
+        inner.sync_up_to(mark)
+    }
+
     fn check(&self, inner: &Inner) -> io::Result<()> {
         if inner.epoch == self.epoch {
             return Ok(());
@@ -183,18 +245,16 @@ impl Kv for Attached {
                 }
             }
         }
-        inner.unsynced.push(undo);
+        inner.unsynced.push_back(undo);
+        inner.written += 1;
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
         let mut inner = self.store.inner.lock();
         self.check(&inner)?;
-        if inner.fail_syncs {
-            return Err(io::Error::other("the disk was told to fail"));
-        }
-        inner.unsynced.clear();
-        Ok(())
+        let now = inner.written;
+        inner.sync_up_to(now)
     }
 
     fn get(&self, column: Column, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
@@ -285,6 +345,28 @@ mod tests {
         put(&store, b"b", b"4");
         disk.crash();
         assert_eq!(store.get(Column::Log, b"b").expect("a read"), None);
+    }
+
+    #[test]
+    fn a_sync_covers_what_was_written_before_it_began() {
+        let disk = MemoryStore::new();
+        let store = disk.attach().expect("free");
+        put(&store, b"a", b"1");
+        let began = store.mark();
+        put(&store, b"b", b"2");
+        store.sync_up_to(began).expect("a sync");
+        assert_eq!(disk.unsynced_batches(), 1);
+        store.sync_up_to(began).expect("an older sync ends later");
+        disk.crash();
+        let store = disk.attach().expect("free after a crash");
+        let get = |key: &[u8]| store.get(Column::Log, key).expect("a read");
+        assert_eq!((get(b"a"), get(b"b")), (Some(b"1".to_vec()), None));
+        put(&store, b"c", b"3");
+        store.sync_up_to(store.mark()).expect("a sync");
+        disk.crash();
+        let store = disk.attach().expect("free after a crash");
+        let after = store.get(Column::Log, b"c").expect("a read");
+        assert_eq!(after, Some(b"3".to_vec()));
     }
 
     #[test]

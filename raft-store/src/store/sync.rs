@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::kv::Kv;
+use super::memory::Attached;
 use crate::raft_types::TypeConfig;
 
 /// Waiters that one sync may serve; beyond that the writer itself waits.
@@ -40,6 +41,7 @@ pub(crate) struct Syncer {
     /// Let go at the end, so that the store can close.
     kv: Mutex<Option<Arc<dyn Kv>>>,
     thread: Mutex<Option<Thread>>,
+    task: Mutex<Option<tokio::sync::mpsc::UnboundedSender<Waiter>>>,
     failed: Arc<Mutex<Option<String>>>,
     syncs: Arc<AtomicU64>,
 }
@@ -55,9 +57,29 @@ impl Syncer {
         Self {
             kv: Mutex::new(Some(kv)),
             thread: Mutex::new(None),
+            task: Mutex::new(None),
             failed: Arc::default(),
             syncs: Arc::default(),
         }
+    }
+
+    /// Syncs in a task of its own, in the time of the runtime: for a simulated disk. Its queue is
+    /// bounded by those who wait: every writer of a replica does.
+    pub(crate) fn timed(disk: Arc<Attached>) -> Self {
+        let this = Self::inline(Arc::clone(&disk) as Arc<dyn Kv>);
+        let (failed, syncs) = (Arc::clone(&this.failed), Arc::clone(&this.syncs));
+        let (waiters, mut queue) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let mut waiting = Vec::new();
+            while queue.recv_many(&mut waiting, QUEUE).await > 0 {
+                let mark = disk.mark();
+                tokio::time::sleep(disk.sync_takes().unwrap_or_default()).await;
+                let waiters = std::mem::take(&mut waiting);
+                complete(|| disk.sync_up_to(mark), waiters, &failed, &syncs);
+            }
+        });
+        *this.task.lock() = Some(waiters);
+        this
     }
 
     /// Syncs in a thread of its own.
@@ -90,10 +112,16 @@ impl Syncer {
     }
 
     fn submit(&self, waiter: Waiter) {
+        if let Some(task) = self.task.lock().as_ref() {
+            if let Err(error) = task.send(waiter) {
+                error.0.complete(&Err("the sync task has ended".into()));
+            }
+            return;
+        }
         let sender = self.thread.lock().as_ref().map(|t| t.waiters.clone());
         match sender {
             None => match self.kv.lock().clone() {
-                Some(kv) => complete(&*kv, vec![waiter], &self.failed, &self.syncs),
+                Some(kv) => complete(|| kv.sync(), vec![waiter], &self.failed, &self.syncs),
                 None => waiter.complete(&Err("the store is closed".into())),
             },
             Some(sender) => {
@@ -107,6 +135,7 @@ impl Syncer {
     /// Serve those who wait, then end the thread. Blocks for one sync.
     pub(crate) fn close(&self) {
         self.kv.lock().take();
+        self.task.lock().take();
         let Some(thread) = self.thread.lock().take() else {
             return;
         };
@@ -133,17 +162,23 @@ fn run(
     while let Ok(first) = queue.recv() {
         let mut waiters = vec![first];
         waiters.extend(queue.try_iter().take(QUEUE));
-        complete(kv, waiters, failed, syncs);
+        complete(|| kv.sync(), waiters, failed, syncs);
     }
 }
 
-fn complete(kv: &dyn Kv, waiters: Vec<Waiter>, failed: &Mutex<Option<String>>, syncs: &AtomicU64) {
+fn complete(
+    sync: impl FnOnce() -> io::Result<()>,
+    waiters: Vec<Waiter>,
+    failed: &Mutex<Option<String>>,
+    syncs: &AtomicU64,
+) {
     let before = failed.lock().clone();
     let result = match before {
         Some(why) => Err(why),
+        None if mutant!("sync_skipped") => Ok(()),
         None => {
             syncs.fetch_add(1, Ordering::Relaxed);
-            kv.sync().map_err(|e| {
+            sync().map_err(|e| {
                 let why = format!("the write-ahead log could not be synced: {e}");
                 tracing::error!("{why}; this node stops");
                 *failed.lock() = Some(why.clone());

@@ -89,6 +89,7 @@ impl StateMachine for Map {
 pub struct Cuts(
     Arc<Mutex<std::collections::BTreeSet<(NodeId, NodeId)>>>,
     Arc<AtomicU64>,
+    Arc<Mutex<BTreeMap<NodeId, u64>>>,
 );
 
 impl Cuts {
@@ -103,6 +104,11 @@ impl Cuts {
 
     pub fn heal(&self) {
         self.0.lock().clear();
+    }
+
+    /// How often `to` was dialled so far.
+    pub fn dials(&self, to: NodeId) -> u64 {
+        self.2.lock().get(&to).copied().unwrap_or_default()
     }
 
     fn cut(&self, from: NodeId, to: NodeId) -> bool {
@@ -123,6 +129,7 @@ impl Dialer for CutDialer {
         address: &str,
     ) -> futures::future::BoxFuture<'static, std::io::Result<Box<dyn PeerIo>>> {
         let (from, cuts) = (self.from, self.cuts.clone());
+        *cuts.2.lock().entry(to).or_default() += 1;
         let dialling = TcpDialer.dial(to, address);
         Box::pin(async move {
             if cuts.cut(from, to) {
