@@ -107,7 +107,8 @@ mod tests {
     fn each_fault_is_told() {
         assert!(cause(vec![op(1, 0, 0, Kind::Invoke)]).contains("position 0"));
         assert!(
-            cause(vec![op(0, 9, 0, Kind::Invoke), op(1, 8, 0, Kind::Ok)]).contains("after one at 9")
+            cause(vec![op(0, 9, 0, Kind::Invoke), op(1, 8, 0, Kind::Ok)])
+                .contains("after one at 9")
         );
         assert!(
             cause(vec![op(0, 0, 0, Kind::Invoke), op(1, 0, 0, Kind::Invoke)])

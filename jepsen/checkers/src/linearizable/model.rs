@@ -13,13 +13,14 @@ mod list;
 mod register;
 
 pub use counter::Counter;
+pub(crate) use counter::{amount, total};
 pub use list::List;
 pub use register::Register;
 
 /// A sequential object: the specification that concurrent operations are compared with.
 pub trait Model: Sync {
     /// What the object holds.
-    type State: Clone + Eq + Hash + Debug;
+    type State: Clone + Eq + Hash + Debug + Send;
     /// An operation and its result, as far as it is known.
     type Op: Clone + Eq + Hash + Debug + Send + Sync;
 
@@ -38,7 +39,7 @@ pub trait Model: Sync {
     /// What the object holds afterwards; `None` if the operation cannot have had its result.
     fn step(&self, state: &Self::State, op: &Self::Op) -> Option<Self::State>;
 
-    /// Whether it leaves the object as it is.
+    /// Whether leaving it out makes a history only easier to explain, as that of a read does.
     fn is_read(&self, op: &Self::Op) -> bool;
 
     /// Whether every order in which `next` comes directly after the unknown operation `unknown` can
@@ -53,6 +54,11 @@ pub trait Model: Sync {
     /// that must not change the verdict.
     fn drop_unseen(&self, ops: &mut Vec<Timed<Self::Op>>) {
         let _ = ops;
+    }
+
+    /// How much memory a state takes, about.
+    fn state_bytes(&self, state: &Self::State) -> usize {
+        size_of_val(state)
     }
 
     /// A state, for people.

@@ -78,6 +78,10 @@ impl Model for List {
         });
     }
 
+    fn state_bytes(&self, state: &Vec<u32>) -> usize {
+        size_of_val(state) + size_of_val(state.as_slice())
+    }
+
     fn show(&self, state: &Vec<u32>, names: &Names) -> String {
         let values: Vec<String> = state
             .iter()
