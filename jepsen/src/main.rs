@@ -1,3 +1,5 @@
 //! The program `leasehold-jepsen`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    leasehold_jepsen::cli::main()
+}

@@ -2,7 +2,6 @@
 //! it, and leaves the files that the checkers judge.
 
 pub mod attack;
-pub mod clock;
 pub mod interrupt;
 pub mod judge;
 pub mod load;
@@ -19,11 +18,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use leasehold_checkers::run::{Results, Test};
 use leasehold_checkers::{Finding, Outcome, Verdict};
-use leasehold_faults::Kind;
+use leasehold_faults::{Kind, TrueTime};
 use serde_json::{Value, json};
 
 use self::attack::Attack;
-use self::clock::Origin;
 use self::load::{Load, Part, Share, Workers, seat::SeatReport};
 use self::notes::Notes;
 use self::place::{Place, Wanted};
@@ -55,6 +53,12 @@ pub struct Plan {
     pub patience: Duration,
     /// How hosts are kept apart.
     pub network: Kind,
+    /// How long leases of the system last: some faults need to outlast one.
+    pub ttl: Duration,
+    /// How far rates of clocks may be off, e.g. 0.0005, within what the system assumes.
+    pub rho: f64,
+    /// Whether faults overlap; else there is one at a time.
+    pub overlapping: bool,
     /// Hosts for clients.
     pub clients: usize,
     /// Operations a second, all workers together; `None`: as fast as answers come.
@@ -108,8 +112,8 @@ pub fn run(
     workloads: Vec<Box<dyn Workload>>,
 ) -> anyhow::Result<Finished> {
     let dir = RunDir::create(&plan.store, &plan.name)?;
-    let origin = Origin::now();
-    let notes = Notes::create(&dir.file("harness.log"), origin, plan.quiet)?;
+    let origin = TrueTime::now();
+    let notes = Arc::new(Notes::create(&dir.file("harness.log"), origin, plan.quiet)?);
     let shares = load::shares(workloads.iter().map(AsRef::as_ref));
     let parts: Vec<Arc<Part>> = shares
         .iter()
@@ -158,6 +162,9 @@ fn finish(
     results: Results,
 ) -> anyhow::Result<Finished> {
     write_json(&dir.file("results.json"), &results)?;
+    if let Err(error) = judge::write_other_forms(dir, &results) {
+        notes.say(&format!("no EDN: {error:#}"));
+    }
     // A page that cannot be drawn takes nothing away from the verdict.
     if let Err(error) = leasehold_report::write(dir.path()) {
         notes.say(&format!("no report: {error:#}"));
@@ -175,8 +182,8 @@ struct Run<'a> {
     plan: &'a Plan,
     system: &'a Arc<dyn System>,
     dir: &'a RunDir,
-    origin: Origin,
-    notes: &'a Notes,
+    origin: TrueTime,
+    notes: &'a Arc<Notes>,
     test: Test,
     /// What only the living run can see.
     observed: Vec<Outcome>,
@@ -207,7 +214,7 @@ impl Run<'_> {
                 clients: self.plan.clients,
                 seed: self.plan.seed,
                 dir: self.dir.path(),
-                disks: attack::DISKS,
+                disks: self.system.core(),
             },
             self.system.as_ref(),
         )?;
@@ -235,7 +242,7 @@ impl Run<'_> {
         }
         let load = Arc::new(self.load(place, parts)?);
         let workers = load.start()?;
-        let attack = Attack::start(self.plan, place, self.system, self.origin, self.dir)?;
+        let attack = self.attack(place)?;
         let watched = self.watch(place, &load, &workers, &attack);
         let attacked = attack.end();
         let seats = workers.stop();
@@ -247,6 +254,10 @@ impl Run<'_> {
             return Ok(());
         }
         self.recover(place, &load, &seats)
+    }
+
+    fn attack(&self, place: &Arc<Place>) -> anyhow::Result<Attack> {
+        Attack::start(self.plan, place, self.system, self.origin, self.dir, self.notes)
     }
 
     fn load(&self, place: &Arc<Place>, parts: &[Arc<Part>]) -> anyhow::Result<Load> {
@@ -355,7 +366,7 @@ impl Run<'_> {
     fn witness(&mut self, place: &Place) -> anyhow::Result<()> {
         let witness = self
             .system
-            .witness(&place.hosts, self.origin.at_ns())
+            .witness(&place.hosts, self.origin.reading_ns())
             .context("reading what the system's processes tell")?;
         write_lines(&self.dir.file("holds.jsonl"), &witness.holds)?;
         if !witness.clocks.is_empty() {

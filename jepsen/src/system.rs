@@ -7,6 +7,8 @@ use futures::future::{BoxFuture, LocalBoxFuture};
 use leasehold_checkers::run::{ClockSample, Hold};
 use serde_json::Value;
 
+use crate::nemesis::ClusterControl;
+
 /// A host that the system wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostSpec {
@@ -120,6 +122,18 @@ pub trait System: Send + Sync {
 
     /// Hosts with a special part now, e.g. `leader`: what faults that aim at it strike.
     fn who_is<'a>(&'a self, part: &'a str, all: &'a [Host]) -> BoxFuture<'a, Vec<String>>;
+
+    /// Role of the hosts that replicate the system's state and vote: faults of majorities, leaders
+    /// and disks strike these. Pods, which own what clients use, have the role `pod`.
+    fn core(&self) -> &str {
+        "assigner"
+    }
+
+    /// An operator's hand on the system, for faults that need one; `None`: they are skipped.
+    fn operator<'a>(&'a self, all: &'a [Host]) -> Option<Box<dyn ClusterControl + 'a>> {
+        let _ = all;
+        None
+    }
 
     /// What the processes tell of themselves, read from what they left in their hosts'
     /// directories, after all of them have ended. `origin_ns` is the true time

@@ -15,17 +15,41 @@ pub struct Planned {
     pub nemeses: Vec<String>,
     /// Of the run.
     pub seed: u64,
-    /// Empty for a run that must be valid; else the checker that must find it invalid.
-    pub must_fail: String,
-    /// Options of the workloads, beyond the usual.
-    pub options: Vec<(String, String)>,
+    /// How it must come out.
+    pub promise: Promise,
+    /// Arguments beyond the usual.
+    pub options: Vec<String>,
+}
+
+/// How a run must come out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Promise {
+    /// Valid.
+    Valid,
+    /// A positive control: this checker must find it invalid.
+    MustFail(String),
 }
 
 impl Planned {
     /// Its name in the store.
     pub fn name(&self) -> String {
-        run_name(&self.workloads, &self.nemeses)
+        let control = match self.promise {
+            Promise::Valid => "",
+            Promise::MustFail(_) => "control-",
+        };
+        format!("{control}{}", run_name(&self.workloads, &self.nemeses))
     }
+}
+
+/// How much a suite tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// Each group of faults with each workload, many at once.
+    Short,
+    /// Each group of faults with each workload, few at once.
+    Usual,
+    /// Each mode of each fault with each workload.
+    Full,
 }
 
 /// The name of a run of these workloads under these faults.
@@ -62,7 +86,7 @@ pub fn cover(groups: &[Vec<String>], nemeses: &[String], mixed: usize, seed: u64
                 workloads: group.clone(),
                 nemeses: chunk.to_vec(),
                 seed: random.random(),
-                must_fail: String::new(),
+                promise: Promise::Valid,
                 options: Vec::new(),
             });
         }

@@ -1,6 +1,8 @@
 //! Judges a run by its files: each workload its own part of the history, the harness the rest.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 
 use leasehold_checkers::coverage::Required;
 use leasehold_checkers::logs::Log;
@@ -36,6 +38,8 @@ pub fn judge<'a>(
 ) -> anyhow::Result<Results> {
     let parts: Vec<_> = parts.into_iter().collect();
     let history = History(read_lines(&run.file("history.jsonl"))?);
+    // A history that cannot be one says nothing about the system.
+    checkers::history::validate(&history)?;
     let faults: Vec<Fault> = read_lines(&run.file("faults.jsonl"))?;
     let holds: Vec<Hold> = read_lines(&run.file("holds.jsonl"))?;
     let mut outcomes: Vec<Outcome> = read_lines(&run.file(OBSERVED))?;
@@ -62,6 +66,27 @@ pub fn judge<'a>(
     };
     outcomes.extend(always(run, test, &whole));
     Ok(results(test, outcomes))
+}
+
+/// Writes the forms that other tools read: `history.edn` for Knossos and Elle, `history.txt` for
+/// people, and `results.edn`.
+///
+/// # Errors
+///
+/// The history cannot be read, or the file system refuses.
+pub fn write_other_forms(run: &RunDir, results: &Results) -> anyhow::Result<()> {
+    let history = History(read_lines(&run.file("history.jsonl"))?);
+    let create = |name: &str| File::create(run.file(name)).map(BufWriter::new);
+    let mut edn = create("history.edn")?;
+    checkers::history::write_edn(&history, &mut edn)?;
+    edn.flush()?;
+    let mut text = create("history.txt")?;
+    checkers::history::write_text(&history, &mut text)?;
+    text.flush()?;
+    let mut edn = checkers::history::to_edn(&serde_json::to_value(results)?);
+    edn.push('\n');
+    std::fs::write(run.file("results.edn"), edn)?;
+    Ok(())
 }
 
 /// The results that follow from what all checkers said.

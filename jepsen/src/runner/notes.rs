@@ -6,11 +6,11 @@ use std::path::Path;
 
 use parking_lot::Mutex;
 
-use super::clock::Origin;
+use leasehold_faults::TrueTime;
 
 /// Where messages go.
 pub struct Notes {
-    origin: Origin,
+    origin: TrueTime,
     quiet: bool,
     file: Mutex<File>,
 }
@@ -21,7 +21,7 @@ impl Notes {
     /// # Errors
     ///
     /// The file cannot be made.
-    pub fn create(path: &Path, origin: Origin, quiet: bool) -> std::io::Result<Self> {
+    pub fn create(path: &Path, origin: TrueTime, quiet: bool) -> std::io::Result<Self> {
         Ok(Self {
             origin,
             quiet,
@@ -31,7 +31,7 @@ impl Notes {
 
     /// Says something.
     pub fn say(&self, what: &str) {
-        let line = format!("{:8.3} {what}\n", self.origin.elapsed().as_secs_f64());
+        let line = format!("{:8.3} {what}\n", self.origin.elapsed_ns() as f64 / 1e9);
         // A message that cannot be written is no reason to end a run whose history is whole.
         let _ = self.file.lock().write_all(line.as_bytes());
         if !self.quiet {

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use leasehold_checkers::run::ClockSample;
-use leasehold_faults::{Disk, Kind, Network, ProcSpec, Processes, Shim};
+use leasehold_faults::{Disk, Kind, Network, ProcSpec, Processes, Shim, TrueTime};
 
-use super::clock::Origin;
 use super::notes::Notes;
 use crate::system::{Host, System};
 
@@ -224,7 +223,7 @@ impl Place {
     }
 
     /// How the clocks of every host stand now, as far as something bends them.
-    pub fn clocks(&self, origin: Origin) -> Vec<ClockSample> {
+    pub fn clocks(&self, origin: TrueTime) -> Vec<ClockSample> {
         self.shims
             .iter()
             .map(|(host, shim)| ClockSample {

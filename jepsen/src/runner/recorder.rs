@@ -8,7 +8,7 @@ use std::path::Path;
 use leasehold_checkers::{Kind, Op};
 use parking_lot::Mutex;
 
-use super::clock::Origin;
+use leasehold_faults::TrueTime;
 use crate::system::{Completion, Invocation};
 
 /// How operations of one kind ended.
@@ -40,7 +40,7 @@ impl Counts {
 /// order of lines is the order of time. Each line is one write to the file: if the harness dies,
 /// the lines before stand whole.
 pub struct Recorder {
-    origin: Origin,
+    origin: TrueTime,
     inner: Mutex<Inner>,
 }
 
@@ -56,7 +56,7 @@ impl Recorder {
     /// # Errors
     ///
     /// The file exists already or cannot be made.
-    pub fn create(path: &Path, origin: Origin) -> std::io::Result<Self> {
+    pub fn create(path: &Path, origin: TrueTime) -> std::io::Result<Self> {
         Ok(Self {
             origin,
             inner: Mutex::new(Inner {
@@ -181,7 +181,7 @@ mod tests {
     fn lines_are_whole_numbered_and_in_the_order_of_time() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("history.jsonl");
-        let recorder = Recorder::create(&path, Origin::now()).unwrap();
+        let recorder = Recorder::create(&path, TrueTime::now()).unwrap();
         let invocation = write(json!(7));
         recorder.invoked(3, &invocation).unwrap();
         // What is written so far is in the file before the operation could be sent.
@@ -219,7 +219,7 @@ mod tests {
     fn a_history_is_never_written_over() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("history.jsonl");
-        Recorder::create(&path, Origin::now()).unwrap();
-        assert!(Recorder::create(&path, Origin::now()).is_err());
+        Recorder::create(&path, TrueTime::now()).unwrap();
+        assert!(Recorder::create(&path, TrueTime::now()).is_err());
     }
 }

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use leasehold_checkers::{Kind, Op};
 
 use super::*;
-use crate::runner::clock::Origin;
+use leasehold_faults::TrueTime;
 use crate::store::read_lines;
 use crate::toy::{Manner, Toy, ToyWorkload};
 
@@ -19,7 +19,7 @@ fn loaded(manner: Manner, workers: usize, time: Duration) -> (Vec<Op>, Vec<SeatR
         clients: vec!["c1".into(), "c2".into()],
         enter: Box::new(|_| Ok(())),
         parts: vec![Arc::new(Part::new(share, workload))],
-        recorder: Recorder::create(&path, Origin::now()).unwrap(),
+        recorder: Recorder::create(&path, TrueTime::now()).unwrap(),
         rate: Some(2000.0),
         seed: 1,
     });

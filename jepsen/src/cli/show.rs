@@ -1,0 +1,161 @@
+//! What came of runs, for people and as figures.
+
+use std::path::Path;
+
+use leasehold_checkers::run::Results;
+use leasehold_checkers::{Outcome, Verdict};
+use leasehold_figures::{Goal, Report};
+
+use super::options::short;
+use crate::runner::{Finished, HANDOFFS};
+
+/// Findings of one checker that are shown; the report has all.
+const SHOWN_FINDINGS: usize = 3;
+/// Counts of one checker that are shown.
+const SHOWN_STATS: usize = 6;
+
+/// Shows one run: a line for each checker, what it found, and where everything is.
+pub fn finished(finished: &Finished) {
+    let results = &finished.results;
+    println!();
+    results.outcomes.iter().for_each(outcome);
+    println!("\n{}: {}", finished.test.name, summary(results));
+    println!("seed    {}", finished.test.seed);
+    println!("report  {}", short(&finished.dir.join("index.html")));
+    println!("again   {}", finished.test.command);
+}
+
+/// Shows what one checker said: its verdict, its first findings, and what it counted.
+pub fn outcome(outcome: &Outcome) {
+    let stats: Vec<String> = outcome
+        .stats
+        .iter()
+        .filter(|(_, value)| value.is_number())
+        .take(SHOWN_STATS)
+        .map(|(name, value)| format!("{name} {value}"))
+        .collect();
+    let (checker, verdict) = (&outcome.checker, verdict(outcome.verdict));
+    println!("{checker:<34} {verdict:<8} {}", stats.join(", "));
+    for finding in outcome.findings.iter().take(SHOWN_FINDINGS) {
+        println!("    {}", finding.what);
+    }
+    let more = outcome.findings.len().saturating_sub(SHOWN_FINDINGS);
+    if more > 0 {
+        println!("    … and {more} more in results.json");
+    }
+}
+
+/// A verdict for people.
+pub fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Valid => "valid",
+        Verdict::Unknown => "UNKNOWN",
+        Verdict::Invalid => "INVALID",
+    }
+}
+
+/// The whole of a run in a few words.
+pub fn summary(results: &Results) -> String {
+    match results {
+        Results {
+            harness_error: Some(error),
+            ..
+        } => format!("HARNESS FAILED, no verdict: {error}"),
+        Results {
+            verdict: Verdict::Invalid,
+            as_expected: true,
+            ..
+        } => "invalid, as it must be".into(),
+        Results {
+            as_expected: false,
+            verdict: Verdict::Valid,
+            ..
+        } => "valid, and must not be".into(),
+        results => verdict(results.verdict).into(),
+    }
+}
+
+/// The sums of some runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Runs.
+    pub total: u64,
+    /// Runs that came out as they must: valid, or a positive control invalid.
+    pub valid: u64,
+    /// Runs without a verdict, or whose verdict is unknown.
+    pub unknown: u64,
+    /// Handoffs, where they were counted.
+    pub handoffs: Option<u64>,
+    /// Overlaps of owners found, in runs that must be valid; `None` if nothing was looked at.
+    pub overlaps: Option<u64>,
+    /// Findings of the linearizability checkers in runs that must be valid.
+    pub linearizability: Option<u64>,
+}
+
+impl Sums {
+    /// Adds a run.
+    pub fn add(&mut self, finished: &Finished) {
+        let results = &finished.results;
+        self.total += 1;
+        self.valid += u64::from(finished.exit_code() == 0);
+        self.unknown += u64::from(finished.exit_code() > 1);
+        for outcome in &results.outcomes {
+            let name = outcome.checker.rsplit(": ").next().unwrap_or_default();
+            if name == HANDOFFS {
+                let count = outcome.stats.get("handoffs").and_then(|n| n.as_u64());
+                *self.handoffs.get_or_insert(0) += count.unwrap_or(0);
+            }
+            if !finished.test.expect_valid {
+                continue;
+            }
+            match name {
+                "overlap" => *self.overlaps.get_or_insert(0) += invalid(outcome),
+                "linearizable" | "version_order" => {
+                    *self.linearizability.get_or_insert(0) += invalid(outcome);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Adds a run that left no results.
+    pub fn add_failed(&mut self) {
+        self.total += 1;
+        self.unknown += 1;
+    }
+
+    /// Writes them as figures.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub fn write(&self, path: &Path, name: &str, store: &Path) -> anyhow::Result<()> {
+        let mut report = Report::new(name, store);
+        self.figures(&mut report);
+        println!("{}", report.table());
+        Ok(report.write(path)?)
+    }
+
+    /// Adds them to figures.
+    pub fn figures(&self, report: &mut Report) {
+        let number = |count: Option<u64>| count.map(|count| count as f64);
+        report.figure("runs_total", self.total as f64, "runs", Goal::None);
+        let all = Goal::AtLeast(self.total as f64);
+        report.figure("runs_valid", self.valid as f64, "runs", all);
+        report.figure("runs_unknown", self.unknown as f64, "runs", Goal::AtMost(0.0));
+        let why = "no run counted handoffs";
+        report.maybe("real_handoffs", number(self.handoffs), "handoffs", Goal::None, why);
+        let zero = Goal::AtMost(0.0);
+        let why = "no run had holds to compare";
+        report.maybe("ownership_overlaps", number(self.overlaps), "overlaps", zero, why);
+        let why = "no run had a history of registers";
+        let count = number(self.linearizability);
+        report.maybe("linearizability_violations", count, "violations", zero, why);
+    }
+}
+
+/// How many violations a checker counted.
+fn invalid(outcome: &Outcome) -> u64 {
+    let counted = outcome.stats.get("invalid_findings").and_then(|n| n.as_u64());
+    counted.unwrap_or(u64::from(outcome.verdict == Verdict::Invalid))
+}
