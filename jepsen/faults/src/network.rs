@@ -10,7 +10,7 @@ mod wiring;
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -294,6 +294,36 @@ impl Network {
     /// Whether all links pass everything.
     pub fn is_whole(&self) -> bool {
         self.links.rules().iter().all(LinkRule::is_clear)
+    }
+
+    /// Sends a packet over the link of each of these ordered pairs of hosts, to a port where
+    /// nobody listens, so that the counters tell how the link treats packets now.
+    ///
+    /// # Errors
+    ///
+    /// There is no such host, or a packet cannot be sent. Behind proxies there are no packets.
+    pub fn probe(&self, pairs: &[(String, String)]) -> Result<()> {
+        const DISCARD: u16 = 9;
+        let Backing::Switched { hosts, .. } = &self.backing else {
+            anyhow::bail!("behind proxies there are no packets");
+        };
+        for (index, from) in self.names.iter().enumerate() {
+            let mut targets = Vec::new();
+            for (_, to) in pairs.iter().filter(|pair| pair.0 == *from) {
+                targets.push(self.ip(to)?);
+            }
+            if targets.is_empty() {
+                continue;
+            }
+            hosts[index].run(|| {
+                let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+                for target in targets {
+                    socket.send_to(b"probe", (target, DISCARD))?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// What went over the link from one host to another so far.

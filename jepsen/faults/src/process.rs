@@ -45,6 +45,8 @@ struct Slot {
     spec: ProcSpec,
     child: Option<Child>,
     group: Option<CpuGroup>,
+    /// An end of its own is no news.
+    may_end: bool,
 }
 
 /// An order to the thread that starts processes, and where the answer goes.
@@ -103,6 +105,7 @@ impl Processes {
             spec: spec.clone(),
             child: None,
             group: None,
+            may_end: false,
         });
         slot.spec = spec;
         self.start_slot(slot)
@@ -173,6 +176,9 @@ impl Processes {
             Err(_) => ExitStatus::default(),
         };
         slot.child = None;
+        if slot.may_end {
+            return;
+        }
         self.unexpected
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -195,6 +201,15 @@ impl Processes {
     /// Hosts whose process was started, alive or not.
     pub fn hosts(&self) -> Vec<String> {
         self.slots().keys().cloned().collect()
+    }
+
+    /// From now on a host's process may end by itself, as one must that cannot write any more; or
+    /// not, which is the rule. An end that came before is judged by what was said before.
+    pub fn allow_end(&self, host: &str, allowed: bool) {
+        if let Some(slot) = self.slots().get_mut(host) {
+            self.reap(slot);
+            slot.may_end = allowed;
+        }
     }
 
     /// Takes the ends of processes that nobody asked for: host and status.

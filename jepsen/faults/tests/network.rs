@@ -1,6 +1,8 @@
 //! A network of namespaces passes, cuts, delays, loses and repeats what it is told to. Where none
 //! can be made the tests say so and prove nothing.
 
+#![allow(clippy::unwrap_used)] // A failed unwrap is a failed test.
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;

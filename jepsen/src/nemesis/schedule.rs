@@ -1,0 +1,190 @@
+//! When which fault strikes: drawn from a seed, so that it can be had again.
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+
+use super::catalogue::{self, Mode};
+
+/// How densely faults strike.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timing {
+    /// Nothing happens before this.
+    pub first: Duration,
+    /// From one fault's beginning to the next one's, on average.
+    pub every: Duration,
+    /// A fault lasts at least this long, …
+    pub least: Duration,
+    /// … and at most this long, unless its mode needs more. More than `every`: faults overlap.
+    pub most: Duration,
+    /// Nothing begins after this, and everything is undone by then.
+    pub until: Duration,
+    /// How long leases last: some modes need to outlast one.
+    pub ttl: Duration,
+}
+
+impl Timing {
+    /// One fault at a time, most of the time, in a run that lasts `until`.
+    pub fn alone(until: Duration, ttl: Duration) -> Self {
+        Self {
+            first: Duration::from_secs(2).min(until / 4),
+            every: Duration::from_secs(6),
+            least: Duration::from_secs(2),
+            most: Duration::from_secs(5),
+            until,
+            ttl,
+        }
+    }
+
+    /// About three faults at a time.
+    pub fn mixed(until: Duration, ttl: Duration) -> Self {
+        Self {
+            every: Duration::from_secs(2),
+            most: Duration::from_secs(10),
+            ..Self::alone(until, ttl)
+        }
+    }
+}
+
+/// One fault to come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Strike {
+    /// Its form.
+    pub mode: &'static Mode,
+    /// When, from the beginning of the schedule.
+    pub at: Duration,
+    /// For how long.
+    pub lasts: Duration,
+    /// What is random in it follows from this, and from who leads and owns then.
+    pub seed: u64,
+}
+
+/// The faults of a run, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schedule {
+    /// What all of it was drawn from.
+    pub seed: u64,
+    /// In order of their beginning.
+    pub strikes: Vec<Strike>,
+}
+
+impl Schedule {
+    /// Draws a schedule of the faults of these names (groups or modes; `none` is none). Each mode
+    /// comes once before any comes again.
+    ///
+    /// # Errors
+    ///
+    /// A name is unknown: the message lists those known.
+    pub fn from_seed(seed: u64, names: &[impl AsRef<str>], timing: &Timing) -> Result<Self> {
+        let mut modes: Vec<&'static Mode> = Vec::new();
+        for name in names
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|name| *name != "none")
+        {
+            let found = catalogue::find(name);
+            if found.is_empty() {
+                let known = catalogue::groups().join(", ");
+                bail!("no fault is called `{name}`; groups are {known}");
+            }
+            modes.extend(found);
+        }
+        modes.dedup();
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut strikes = Vec::new();
+        let mut deck = Vec::new();
+        let mut at = timing.first;
+        while at < timing.until && !modes.is_empty() {
+            if deck.is_empty() {
+                deck.clone_from(&modes);
+                deck.shuffle(&mut rng);
+            }
+            let Some(mode) = deck.pop() else { break };
+            let strike = Strike {
+                mode,
+                at,
+                lasts: lasting(mode, timing, &mut rng),
+                seed: rng.random(),
+            };
+            at += timing.every.mul_f64(rng.random_range(0.7..1.3));
+            if timing.most <= timing.every {
+                // One at a time: the next waits for the end of this one, and a moment more.
+                at = at.max(strike.at + strike.lasts + timing.least / 2);
+            }
+            strikes.push(strike);
+        }
+        Ok(Self { seed, strikes })
+    }
+}
+
+fn lasting(mode: &Mode, timing: &Timing, rng: &mut StdRng) -> Duration {
+    let most = timing.most.max(timing.least + Duration::from_millis(1));
+    let drawn = rng.random_range(timing.least..most);
+    drawn.max(timing.ttl.mul_f64(mode.least_ttls))
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {}", self.seed)?;
+        for strike in &self.strikes {
+            writeln!(
+                f,
+                "{:7.2} s  {:<18} for {:5.2} s",
+                strike.at.as_secs_f64(),
+                strike.mode.name,
+                strike.lasts.as_secs_f64()
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timing() -> Timing {
+        Timing::alone(Duration::from_secs(60), Duration::from_secs(1))
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_schedule_and_another_another() {
+        let draw = |seed| Schedule::from_seed(seed, &["kill", "partition"], &timing()).unwrap();
+        assert_eq!(draw(3), draw(3));
+        assert_ne!(draw(3).strikes, draw(4).strikes);
+    }
+
+    #[test]
+    fn every_mode_comes_once_before_any_comes_again() {
+        let schedule = Schedule::from_seed(5, &["kill"], &timing()).unwrap();
+        let names: Vec<&str> = schedule.strikes.iter().map(|s| s.mode.name).collect();
+        let first: std::collections::BTreeSet<&str> = names.iter().take(6).copied().collect();
+        assert_eq!(first.len(), 6, "seed 5: {names:?}");
+    }
+
+    #[test]
+    fn alone_means_one_at_a_time() {
+        let schedule = Schedule::from_seed(6, &["partition", "clock-beyond"], &timing()).unwrap();
+        for pair in schedule.strikes.windows(2) {
+            assert!(
+                pair[0].at + pair[0].lasts < pair[1].at,
+                "seed 6: {schedule}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_and_none_is_nothing() {
+        assert!(Schedule::from_seed(1, &["rain"], &timing()).is_err());
+        assert!(
+            Schedule::from_seed(1, &["none"], &timing())
+                .unwrap()
+                .strikes
+                .is_empty()
+        );
+    }
+}
