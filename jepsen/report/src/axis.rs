@@ -63,7 +63,9 @@ pub(crate) fn nice_step(rough: f64) -> f64 {
         return 1.0;
     }
     let power = 10f64.powf(rough.log10().floor());
-    let lead = [1.0, 2.0, 5.0].into_iter().find(|lead| lead * power >= rough * 0.999_999);
+    let lead = [1.0, 2.0, 5.0]
+        .into_iter()
+        .find(|lead| lead * power >= rough * 0.999_999);
     lead.unwrap_or(10.0) * power
 }
 
@@ -83,13 +85,23 @@ impl ValueAxis {
     pub fn linear(low: f64, high: f64, height: f64, unit: &str) -> Self {
         let high = if high > low { high } else { low + 1.0 };
         let step = nice_step((high - low) / 5.0);
-        let (low, high) = ((low / step).floor() * step, (high / step).ceil() * step);
+        // A little beyond a tick does not earn another step.
+        let (low, high) = (
+            (low / step + 0.02).floor() * step,
+            (high / step - 0.02).ceil() * step,
+        );
         let steps = (((high - low) / step).round() as i32).clamp(1, 20);
         let ticks = (0..=steps)
             .map(|i| low + f64::from(i) * step)
             .map(|at| (at, format!("{}{unit}", crate::text::tick(at))))
             .collect();
-        Self { low, high, height, logarithmic: false, ticks }
+        Self {
+            low,
+            high,
+            height,
+            logarithmic: false,
+            ticks,
+        }
     }
 
     /// An axis of lengths of time by powers of ten.
@@ -100,12 +112,22 @@ impl ValueAxis {
             .map(|power| 10f64.powi(power))
             .map(|at| (at, power_of_ten_ns(at)))
             .collect();
-        Self { low, high, height, logarithmic: true, ticks }
+        Self {
+            low,
+            high,
+            height,
+            logarithmic: true,
+            ticks,
+        }
     }
 
     /// Where `value` is; one outside is at the nearer end.
     pub fn y(&self, value: f64) -> f64 {
-        let value = if self.logarithmic { value.max(1.0).log10() } else { value };
+        let value = if self.logarithmic {
+            value.max(1.0).log10()
+        } else {
+            value
+        };
         let share = (value - self.low) / (self.high - self.low);
         self.height * (1.0 - share.clamp(0.0, 1.0))
     }

@@ -12,6 +12,9 @@ const COLOURS: usize = 10;
 /// Bands of one kind in one plot; beyond, neighbours less than a pixel apart are one.
 const MAX_BANDS: usize = 300;
 
+/// Height of the strip that a kind has of its own above the data, where bands may lie on bands.
+pub(crate) const CAP: f64 = 4.0;
+
 /// The faults of a run with their colours.
 #[derive(Debug)]
 pub(crate) struct Bands<'a> {
@@ -29,12 +32,18 @@ impl<'a> Bands<'a> {
         let mut taken = BTreeSet::new();
         for kind in kinds {
             let wish = wish(kind);
-            let free = (0..COLOURS).map(|i| (wish + i) % COLOURS).find(|c| !taken.contains(c));
+            let free = (0..COLOURS)
+                .map(|i| (wish + i) % COLOURS)
+                .find(|c| !taken.contains(c));
             let colour = free.unwrap_or(wish);
             taken.insert(colour);
             colours.insert(kind, colour);
         }
-        Self { faults, colours, end_ns }
+        Self {
+            faults,
+            colours,
+            end_ns,
+        }
     }
 
     /// Class of the colour of a kind.
@@ -50,7 +59,8 @@ impl<'a> Bands<'a> {
     /// The kinds with a band in `axis`, in order.
     pub fn kinds_shown(&self, axis: TimeAxis) -> impl Iterator<Item = &str> {
         self.kinds().filter(move |kind| {
-            self.in_force(kind).any(|(fault, to)| axis.shows(fault.from_ns, to))
+            self.in_force(kind)
+                .any(|(fault, to)| axis.shows(fault.from_ns, to))
         })
     }
 
@@ -67,19 +77,25 @@ impl<'a> Bands<'a> {
             .map(|fault| (fault, self.until(fault)))
     }
 
-    /// Bands over the whole `height` of a plot, to be drawn before its data.
+    /// Bands over the whole `height` of a plot, to be drawn before its data, and above it a strip
+    /// for each kind shown.
     pub fn draw(&self, axis: TimeAxis, height: f64) -> String {
         let mut out = String::new();
-        for kind in self.kinds() {
-            let shown: Vec<(&Fault, u64)> =
-                self.in_force(kind).filter(|(f, to)| axis.shows(f.from_ns, *to)).collect();
+        let rows = self.kinds_shown(axis).count();
+        for (row, kind) in self.kinds_shown(axis).enumerate() {
+            let cap = CAP * (row as f64 - rows as f64) - 1.0;
+            let shown: Vec<(&Fault, u64)> = self
+                .in_force(kind)
+                .filter(|(f, to)| axis.shows(f.from_ns, *to))
+                .collect();
             let class = self.class(kind);
             for (from, to, title) in merged(&shown, axis) {
                 let x = axis.x(from);
                 let width = (axis.x(to) - x).max(1.0);
                 put!(
                     out,
-                    r#"<rect class="band {class}" x="{x:.1}" y="0" width="{width:.1}" height="{height}"><title>{title}</title></rect>"#
+                    r#"<g><rect class="band {class}" x="{x:.1}" y="0" width="{width:.1}" height="{height}"/><rect class="cap {class}" x="{x:.1}" y="{cap}" width="{width:.1}" height="{}"/><title>{title}</title></g>"#,
+                    CAP - 1.0
                 );
             }
         }
@@ -99,7 +115,11 @@ pub(crate) fn label(fault: &Fault) -> String {
 
 fn merged(shown: &[(&Fault, u64)], axis: TimeAxis) -> Vec<(u64, u64, String)> {
     let mut out: Vec<(u64, u64, String)> = Vec::new();
-    let near_ns = if shown.len() > MAX_BANDS { axis.span_ns() / MAX_BANDS as u64 } else { 0 };
+    let near_ns = if shown.len() > MAX_BANDS {
+        axis.span_ns() / MAX_BANDS as u64
+    } else {
+        0
+    };
     for (fault, to) in shown {
         match out.last_mut() {
             Some(last) if near_ns > 0 && fault.from_ns <= last.1.saturating_add(near_ns) => {
@@ -107,7 +127,12 @@ fn merged(shown: &[(&Fault, u64)], axis: TimeAxis) -> Vec<(u64, u64, String)> {
                 last.2 = format!("{}, many times", safe(&fault.kind, 80));
             }
             _ => {
-                let title = format!("{}: {} to {}", label(fault), seconds(fault.from_ns), seconds(*to));
+                let title = format!(
+                    "{}: {} to {}",
+                    label(fault),
+                    seconds(fault.from_ns),
+                    seconds(*to)
+                );
                 out.push((fault.from_ns, *to, title));
             }
         }
@@ -135,7 +160,11 @@ fn wish(kind: &str) -> usize {
     ];
     let known = KNOWN.iter().find(|(start, _)| kind.starts_with(start));
     known.map_or_else(
-        || kind.bytes().fold(0usize, |sum, byte| (sum * 31 + usize::from(byte)) % 9_973) % COLOURS,
+        || {
+            kind.bytes()
+                .fold(0usize, |sum, byte| (sum * 31 + usize::from(byte)) % 9_973)
+                % COLOURS
+        },
         |(_, colour)| *colour,
     )
 }

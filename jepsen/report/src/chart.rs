@@ -5,7 +5,7 @@
 //! very pixels where the plot below has its own.
 
 use crate::axis::{LEFT, RIGHT, TimeAxis, ValueAxis, WIDTH};
-use crate::bands::Bands;
+use crate::bands::{Bands, CAP};
 use crate::text::{clip, escape, put};
 
 /// Style of all plots; a page that shows plots has it in its own style.
@@ -54,7 +54,10 @@ impl<'a> Chart<'a> {
     pub fn nothing(&mut self, why: &str) {
         let (x, y) = ((LEFT + RIGHT) / 2.0, self.height / 2.0);
         let why = escape(why);
-        put!(self.body, r#"<text class="note" x="{x}" y="{y}" text-anchor="middle">{why}</text>"#);
+        put!(
+            self.body,
+            r#"<text class="note" x="{x}" y="{y}" text-anchor="middle">{why}</text>"#
+        );
     }
 
     /// Draws the lines and texts of a value axis, `top` pixels below the top of the data.
@@ -74,10 +77,19 @@ impl<'a> Chart<'a> {
     /// The finished drawing, without style: for a page that has [`CSS`].
     pub fn render(&self, bands: &Bands<'_>) -> String {
         let mut head = String::new();
-        put!(head, r#"<text class="title" x="8" y="18">{}</text>"#, escape(self.title));
+        put!(
+            head,
+            r#"<text class="title" x="0" y="18">{}</text>"#,
+            escape(self.title)
+        );
         let mut top = TITLE_HEIGHT;
         for note in &self.notes {
-            put!(head, r#"<text class="note" x="8" y="{:.0}">{}</text>"#, top + 10.0, escape(note));
+            put!(
+                head,
+                r#"<text class="note" x="0" y="{:.0}">{}</text>"#,
+                top + 10.0,
+                escape(note)
+            );
             top += ROW;
         }
         top += legend_rows(&mut head, top, &self.legend);
@@ -85,6 +97,10 @@ impl<'a> Chart<'a> {
             top += legend_rows(&mut head, top, &self.band_legend(bands));
         }
         top += 6.0;
+        let shown: Vec<&str> = bands.kinds_shown(self.axis).collect();
+        if self.with_bands && !shown.is_empty() {
+            top += CAP * shown.len() as f64 + 2.0;
+        }
         let total = top + self.height + FOOT;
         let mut out = String::with_capacity(self.body.len() + 4_096);
         put!(

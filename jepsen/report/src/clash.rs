@@ -45,10 +45,12 @@ pub(crate) fn find(holds: &[Hold]) -> Vec<Clash> {
         });
         let Some(slice) = slice else { continue };
         let next = numbers.len() as u64;
-        let holder = *numbers.entry((&hold.pod, hold.incarnation)).or_insert_with(|| {
-            holders.push(format!("{} (incarnation {})", hold.pod, hold.incarnation));
-            next
-        });
+        let holder = *numbers
+            .entry((&hold.pod, hold.incarnation))
+            .or_insert_with(|| {
+                holders.push(format!("{} (incarnation {})", hold.pod, hold.incarnation));
+                next
+            });
         intervals.push(Interval {
             slice,
             begin_ns: hold.from_ns,
@@ -58,14 +60,19 @@ pub(crate) fn find(holds: &[Hold]) -> Vec<Clash> {
         });
     }
     let name = |holder: u64| holders.get(holder as usize).map_or("?", String::as_str);
-    let found: BTreeSet<Clash> =
-        violations(&intervals, MAX_CLASHES).iter().map(|violation| clash(violation, name)).collect();
+    let found: BTreeSet<Clash> = violations(&intervals, MAX_CLASHES)
+        .iter()
+        .map(|violation| clash(violation, name))
+        .collect();
     found.into_iter().collect()
 }
 
 fn clash<'a>(violation: &Violation, name: impl Fn(u64) -> &'a str) -> Clash {
     let slice = |interval: &Interval| {
-        (interval.slice.first().as_u64(), interval.slice.last().as_u64())
+        (
+            interval.slice.first().as_u64(),
+            interval.slice.last().as_u64(),
+        )
     };
     match violation {
         Violation::Overlap(a, b, _) => {
@@ -78,7 +85,13 @@ fn clash<'a>(violation: &Violation, name: impl Fn(u64) -> &'a str) -> Clash {
                 b.token,
                 span(to_ns.saturating_sub(from_ns))
             );
-            Clash { from_ns, to_ns, slices: [slice(a), slice(b)], both: true, what }
+            Clash {
+                from_ns,
+                to_ns,
+                slices: [slice(a), slice(b)],
+                both: true,
+                what,
+            }
         }
         Violation::TokenNotLarger(a, b) => {
             let what = format!(
@@ -89,7 +102,13 @@ fn clash<'a>(violation: &Violation, name: impl Fn(u64) -> &'a str) -> Clash {
                 b.token
             );
             let at = b.begin_ns;
-            Clash { from_ns: at, to_ns: at, slices: [slice(a), slice(b)], both: false, what }
+            Clash {
+                from_ns: at,
+                to_ns: at,
+                slices: [slice(a), slice(b)],
+                both: false,
+                what,
+            }
         }
     }
 }
@@ -120,7 +139,10 @@ mod tests {
     fn two_incarnations_of_a_pod_are_two_holders() {
         let found = find(&[hold("a", 1, 1, 0, 10), hold("a", 2, 2, 5, 20)]);
         assert_eq!(found.len(), 1);
-        assert_eq!((found[0].from_ns, found[0].to_ns, found[0].both), (5, 10, true));
+        assert_eq!(
+            (found[0].from_ns, found[0].to_ns, found[0].both),
+            (5, 10, true)
+        );
     }
 
     #[test]

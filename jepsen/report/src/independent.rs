@@ -38,14 +38,20 @@ pub(crate) fn write(
         }
     }
     let root = dir.join("independent");
-    let kept: BTreeMap<String, String> =
-        keys.keys().take(MAX_KEYS).map(|key| (key.clone(), directory(key))).collect();
+    let kept: BTreeMap<String, String> = keys
+        .keys()
+        .take(MAX_KEYS)
+        .map(|key| (key.clone(), directory(key)))
+        .collect();
     clear(&root, &kept);
     for (key, findings) in keys.iter().take(MAX_KEYS) {
         let Some(name) = kept.get(key) else { continue };
         let place = root.join(name);
         fs::create_dir_all(&place)?;
-        crate::put_file(&place.join("index.html"), &key_page(run, bands, key, findings))?;
+        crate::put_file(
+            &place.join("index.html"),
+            &key_page(run, bands, key, findings),
+        )?;
         crate::put_file(&place.join("history.jsonl"), &key_history(run, key)?)?;
     }
     Ok(kept)
@@ -69,14 +75,18 @@ fn directory(key: &str) -> String {
         let hash = Sha256::digest(key.as_bytes());
         name.truncate(60);
         name.push_str("__");
-        hash.iter().take(12).for_each(|byte| put!(name, "{byte:02x}"));
+        hash.iter()
+            .take(12)
+            .for_each(|byte| put!(name, "{byte:02x}"));
     }
     name
 }
 
 /// Removes pages of an earlier report that are no longer wanted; what cannot be removed stays.
 fn clear(root: &Path, kept: &BTreeMap<String, String>) {
-    let Ok(entries) = fs::read_dir(root) else { return };
+    let Ok(entries) = fs::read_dir(root) else {
+        return;
+    };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let ours = entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -96,7 +106,12 @@ fn key_page(run: &Run, bands: &Bands<'_>, key: &str, findings: &[(String, Findin
          <p><a href=\"history.jsonl\">history.jsonl</a> of this key</p><div class=\"plots\">"
     );
     for (checker, finding) in findings {
-        put!(body, "<h2>{}</h2><p>{}</p>", safe(checker, 80), safe(&finding.what, 2_000));
+        put!(
+            body,
+            "<h2>{}</h2><p>{}</p>",
+            safe(checker, 80),
+            safe(&finding.what, 2_000)
+        );
         body.push_str(&steps(run, checker, finding));
         if let Some(window) = Window::around(run, finding) {
             body.push_str(&timeline::draw(run, &window, bands));
@@ -129,7 +144,9 @@ fn steps(run: &Run, checker: &str, finding: &Finding) -> String {
     }
     out.push_str("</p><ol>");
     for (i, operation) in marked.iter().enumerate().take(MAX_STEPS) {
-        let end = operation.end.map_or_else(|| "…".to_owned(), |(_, at)| seconds(at));
+        let end = operation
+            .end
+            .map_or_else(|| "…".to_owned(), |(_, at)| seconds(at));
         put!(
             out,
             "<li><span class=\"mono\">{} to {end}</span> <b>{}</b> — {}{}</li>",
@@ -142,7 +159,11 @@ fn steps(run: &Run, checker: &str, finding: &Finding) -> String {
     out.push_str("</ol>");
     let steps = marked.len();
     if steps > MAX_STEPS {
-        put!(out, "<p class=\"note\">The first {MAX_STEPS} of {} steps.</p>", count(steps));
+        put!(
+            out,
+            "<p class=\"note\">The first {MAX_STEPS} of {} steps.</p>",
+            count(steps)
+        );
     }
     if steps < finding.ops.len() && steps == 0 {
         out.push_str("<p class=\"note\">The history does not hold these operations.</p>");
@@ -152,7 +173,9 @@ fn steps(run: &Run, checker: &str, finding: &Finding) -> String {
 
 /// How step `i` lies to the steps before it.
 fn relation(marked: &[&Operation], i: usize) -> String {
-    let Some(operation) = marked.get(i) else { return String::new() };
+    let Some(operation) = marked.get(i) else {
+        return String::new();
+    };
     let (mut after, mut beside) = (Vec::new(), Vec::new());
     for (j, earlier) in marked.iter().enumerate().take(i.min(MAX_STEPS)) {
         let ended = earlier.end.is_some_and(|(_, at)| at < operation.from_ns);
@@ -173,21 +196,37 @@ fn relation(marked: &[&Operation], i: usize) -> String {
 }
 
 fn history_table(run: &Run, key: &str, findings: &[(String, Finding)]) -> String {
-    let of_key: Vec<&Operation> =
-        run.operations.iter().filter(|o| o.key.as_deref() == Some(key)).collect();
+    let of_key: Vec<&Operation> = run
+        .operations
+        .iter()
+        .filter(|o| o.key.as_deref() == Some(key))
+        .collect();
     let hit = |o: &Operation| {
-        findings.iter().any(|(_, f)| f.ops.iter().any(|index| o.has_index(*index)))
+        findings
+            .iter()
+            .any(|(_, f)| f.ops.iter().any(|index| o.has_index(*index)))
     };
     let first_hit = of_key.iter().position(|o| hit(o)).unwrap_or(0);
-    let from = if of_key.len() > MAX_ROWS { first_hit.saturating_sub(MAX_ROWS / 4) } else { 0 };
-    let mut out = format!("<h2>History of the key: {} operations</h2>", count(of_key.len()));
+    let from = if of_key.len() > MAX_ROWS {
+        first_hit.saturating_sub(MAX_ROWS / 4)
+    } else {
+        0
+    };
+    let mut out = format!(
+        "<h2>History of the key: {} operations</h2>",
+        count(of_key.len())
+    );
     if of_key.len() > MAX_ROWS {
         put!(
             out,
             "<p class=\"note\">{} are shown, from the {}th on; history.jsonl has {}.</p>",
             count(MAX_ROWS),
             count(from + 1),
-            if of_key.len() > MAX_IN_FILE { count(MAX_IN_FILE) } else { "all".to_owned() }
+            if of_key.len() > MAX_IN_FILE {
+                count(MAX_IN_FILE)
+            } else {
+                "all".to_owned()
+            }
         );
     }
     out.push_str(
@@ -201,7 +240,9 @@ fn history_table(run: &Run, key: &str, findings: &[(String, Finding)]) -> String
             if hit(operation) { " class=\"hit\"" } else { "" },
             operation.index,
             seconds(operation.from_ns),
-            operation.latency_ns().map_or_else(|| "open".to_owned(), span),
+            operation
+                .latency_ns()
+                .map_or_else(|| "open".to_owned(), span),
             operation.process,
             safe(&operation.f, 40),
             result(operation, 120),
@@ -210,7 +251,11 @@ fn history_table(run: &Run, key: &str, findings: &[(String, Finding)]) -> String
     }
     out.push_str("</table></div>");
     if of_key.is_empty() {
-        put!(out, "<p class=\"note\">{}</p>", escape("The history has no operation of this key."));
+        put!(
+            out,
+            "<p class=\"note\">{}</p>",
+            escape("The history has no operation of this key.")
+        );
     }
     out
 }
@@ -218,7 +263,10 @@ fn history_table(run: &Run, key: &str, findings: &[(String, Finding)]) -> String
 /// The lines of the history that are about a key.
 fn key_history(run: &Run, key: &str) -> anyhow::Result<String> {
     let mut lines: Vec<Op> = Vec::new();
-    let of_key = run.operations.iter().filter(|o| o.key.as_deref() == Some(key));
+    let of_key = run
+        .operations
+        .iter()
+        .filter(|o| o.key.as_deref() == Some(key));
     for operation in of_key.take(MAX_IN_FILE) {
         let begun = Op {
             index: operation.index,
@@ -262,12 +310,26 @@ mod tests {
     #[test]
     fn no_key_names_a_place_elsewhere_and_no_two_the_same() {
         let long = "x".repeat(5_000);
-        let keys = ["../../etc/passwd", "..", ".", "", "/", "a/b", "a_2fb", "_", "k1", &long];
+        let keys = [
+            "../../etc/passwd",
+            "..",
+            ".",
+            "",
+            "/",
+            "a/b",
+            "a_2fb",
+            "_",
+            "k1",
+            &long,
+        ];
         let names: std::collections::BTreeSet<String> = keys.iter().map(|k| directory(k)).collect();
         assert_eq!(names.len(), keys.len());
         for name in names {
             assert!(name.len() <= 100, "{name}");
-            assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
+            assert!(
+                name.bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            );
         }
     }
 }

@@ -42,12 +42,18 @@ pub(crate) struct Report<'a> {
 impl Report<'_> {
     /// The page. `keys` have pages of their own in these directories; `files` are linked.
     pub fn page(&self, keys: &BTreeMap<String, String>, files: &[String]) -> String {
-        let name = self.run.test.as_ref().map_or("A run", |test| test.name.as_str());
+        let name = self
+            .run
+            .test
+            .as_ref()
+            .map_or("A run", |test| test.name.as_str());
         let mut body = self.banner(name);
         body.push_str(&facts::facts(self.run));
         body.push_str(&self.checkers(keys));
         body.push_str(&self.close_ups());
-        body.push_str("<h2>What happened when</h2><p class=\"note\">All plots share one axis of true time. ");
+        body.push_str(
+            "<h2>What happened when</h2><p class=\"note\">All plots share one axis of true time. ",
+        );
         body.push_str("<a href=\"timeline.html\">Timeline: operations of each process</a></p><div class=\"plots\">");
         for (_, svg) in self.plots {
             body.push_str(svg);
@@ -58,7 +64,12 @@ impl Report<'_> {
         body.push_str("<h2>Files</h2><ul class=\"files\">");
         for file in files {
             let link: Vec<String> = file.split('/').map(component).collect();
-            put!(body, "<li><a href=\"{}\">{}</a></li>", link.join("/"), safe(file, 80));
+            put!(
+                body,
+                "<li><a href=\"{}\">{}</a></li>",
+                link.join("/"),
+                safe(file, 80)
+            );
         }
         body.push_str("</ul>");
         body.push_str(READOUT);
@@ -91,18 +102,28 @@ impl Report<'_> {
         }
         out.push_str("</p>");
         if results.is_some_and(|results| results.verdict == Verdict::Unknown) {
-            out.push_str("<p>Unknown is never a pass: too little was covered, or a budget ran out.</p>");
+            out.push_str(
+                "<p>Unknown is never a pass: too little was covered, or a budget ran out.</p>",
+            );
         }
         if !self.clashes.is_empty() && results.is_some_and(|r| r.verdict == Verdict::Valid) {
             put!(
                 out,
                 "<p><b>But the holds of this run clash {}{} times, see the ownership plot.</b></p>",
                 count(self.clashes.len()),
-                if self.clashes.len() >= MAX_CLASHES { " or more" } else { "" }
+                if self.clashes.len() >= MAX_CLASHES {
+                    " or more"
+                } else {
+                    ""
+                }
             );
         }
         if let Some(test) = &self.run.test {
-            put!(out, "<p>Run it again:</p><pre>{}</pre>", safe(&test.command, 4_000));
+            put!(
+                out,
+                "<p>Run it again:</p><pre>{}</pre>",
+                safe(&test.command, 4_000)
+            );
         }
         out.push_str("</div>");
         if !self.run.notes.is_empty() {
@@ -115,8 +136,12 @@ impl Report<'_> {
 
     fn checkers(&self, keys: &BTreeMap<String, String>) -> String {
         let mut out = String::from("<h2>What the checkers say</h2>");
-        let mut outcomes: Vec<&Outcome> =
-            self.run.results.iter().flat_map(|results| &results.outcomes).collect();
+        let mut outcomes: Vec<&Outcome> = self
+            .run
+            .results
+            .iter()
+            .flat_map(|results| &results.outcomes)
+            .collect();
         if outcomes.is_empty() {
             out.push_str("<p class=\"note\">No checker has judged this run.</p>");
             return out;
@@ -157,11 +182,17 @@ impl Report<'_> {
     /// The first findings of what is invalid, each with the plot that shows it best.
     fn close_ups(&self) -> String {
         let mut out = String::new();
-        let outcomes = self.run.results.iter().flat_map(|results| &results.outcomes);
+        let outcomes = self
+            .run
+            .results
+            .iter()
+            .flat_map(|results| &results.outcomes);
         let invalid = outcomes.filter(|outcome| outcome.verdict == Verdict::Invalid);
         let pairs = invalid.flat_map(|o| o.findings.iter().take(2).map(move |f| (o, f)));
         for (outcome, finding) in pairs.take(MAX_CLOSE_UPS) {
-            let Some(window) = Window::around(self.run, finding) else { continue };
+            let Some(window) = Window::around(self.run, finding) else {
+                continue;
+            };
             put!(
                 out,
                 "<h3>{}: {}</h3>",
@@ -172,7 +203,13 @@ impl Report<'_> {
                 let title = "Ownership around this finding";
                 let axis = window.axis;
                 let run = self.run;
-                out.push_str(&plot::ownership::draw(title, run, self.clashes, axis, self.bands));
+                out.push_str(&plot::ownership::draw(
+                    title,
+                    run,
+                    self.clashes,
+                    axis,
+                    self.bands,
+                ));
             } else {
                 out.push_str(&timeline::draw(self.run, &window, self.bands));
             }
@@ -180,7 +217,9 @@ impl Report<'_> {
         if out.is_empty() {
             return out;
         }
-        format!("<h2>Findings, close up</h2><p class=\"note\">Each has a time axis of its own; the line under the pointer is at the same time in all plots.</p><div class=\"plots\">{out}</div>")
+        format!(
+            "<h2>Findings, close up</h2><p class=\"note\">Each has a time axis of its own; the line under the pointer is at the same time in all plots.</p><div class=\"plots\">{out}</div>"
+        )
     }
 
     fn faults(&self) -> String {
@@ -192,7 +231,11 @@ impl Report<'_> {
         let shown = faults.len().min(MAX_FAULTS);
         put!(out, "<details><summary>All in the order of time</summary>");
         if shown < faults.len() {
-            put!(out, "<p class=\"note\">The first {}; faults.jsonl has all.</p>", count(shown));
+            put!(
+                out,
+                "<p class=\"note\">The first {}; faults.jsonl has all.</p>",
+                count(shown)
+            );
         }
         out.push_str("<div class=\"wide\"><table><tr><th class=\"n\">from</th><th class=\"n\">to</th><th>kind</th><th>mode</th><th>hosts</th><th>how it went</th><th>detail</th></tr>");
         for fault in faults.iter().take(shown) {
@@ -234,12 +277,21 @@ fn expectation(as_expected: bool, run: &Run) -> &'static str {
 fn finding_line(finding: &Finding, keys: &BTreeMap<String, String>) -> String {
     let mut out = format!("<div>{}", safe(&finding.what, 1_000));
     if let Some((from, to)) = finding.time_ns {
-        put!(out, " <span class=\"tag\">{} to {}</span>", seconds(from), seconds(to));
+        put!(
+            out,
+            " <span class=\"tag\">{} to {}</span>",
+            seconds(from),
+            seconds(to)
+        );
     }
     if !finding.ops.is_empty() {
         let ops: Vec<String> = finding.ops.iter().take(8).map(u64::to_string).collect();
         let more = if finding.ops.len() > 8 { ", …" } else { "" };
-        put!(out, " <span class=\"tag\">lines {}{more}</span>", ops.join(", "));
+        put!(
+            out,
+            " <span class=\"tag\">lines {}{more}</span>",
+            ops.join(", ")
+        );
     }
     if let Some(key) = &finding.key {
         let label = safe(key, 60);

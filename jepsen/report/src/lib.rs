@@ -60,7 +60,12 @@ pub fn write(dir: &Path) -> anyhow::Result<()> {
     let keys = independent::write(&run, &bands, dir)?;
     // Last, because it links to all that is there.
     let files = index::files(dir);
-    let report = index::Report { run: &run, clashes: &clashes, bands: &bands, plots: &plots };
+    let report = index::Report {
+        run: &run,
+        clashes: &clashes,
+        bands: &bands,
+        plots: &plots,
+    };
     put_file(&dir.join("index.html"), &report.page(&keys, &files))
 }
 
@@ -70,11 +75,20 @@ fn plots(run: &Run, clashes: &[clash::Clash], bands: &Bands<'_>) -> Vec<Plot> {
     let title = "Ownership: which pod could serve which slice, in true time";
     vec![
         ("faults.svg", plot::faults::draw(run, axis, bands)),
-        ("ownership.svg", plot::ownership::draw(title, run, clashes, axis, bands)),
-        ("availability.svg", plot::availability::draw(run, axis, bands)),
+        (
+            "ownership.svg",
+            plot::ownership::draw(title, run, clashes, axis, bands),
+        ),
+        (
+            "availability.svg",
+            plot::availability::draw(run, axis, bands),
+        ),
         ("rate.svg", plot::rate::draw(run, axis, bands)),
         ("latency-raw.svg", plot::latency::raw(run, axis, bands)),
-        ("latency-quantiles.svg", plot::latency::quantiles(run, axis, bands)),
+        (
+            "latency-quantiles.svg",
+            plot::latency::quantiles(run, axis, bands),
+        ),
         ("clock-skew.svg", plot::clock::draw(run, axis, bands)),
     ]
 }

@@ -63,7 +63,11 @@ pub(crate) fn verdict_words(verdict: Verdict) -> &'static str {
 
 /// A verdict as HTML.
 pub(crate) fn verdict(verdict: Verdict) -> String {
-    format!("<span class=\"v {}\">{}</span>", verdict_class(verdict), verdict_words(verdict))
+    format!(
+        "<span class=\"v {}\">{}</span>",
+        verdict_class(verdict),
+        verdict_words(verdict)
+    )
 }
 
 /// One component of a relative address.

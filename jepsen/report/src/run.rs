@@ -110,7 +110,10 @@ impl Run {
     }
 
     fn last_time(&self) -> u64 {
-        let operations = self.operations.iter().map(|o| o.end.map_or(o.from_ns, |e| e.1));
+        let operations = self
+            .operations
+            .iter()
+            .map(|o| o.end.map_or(o.from_ns, |e| e.1));
         let faults = self.faults.iter().map(|f| f.to_ns.unwrap_or(f.from_ns));
         let holds = self.holds.iter().map(|h| h.to_ns);
         let clocks = self.clocks.iter().map(|c| c.time_ns);
@@ -155,11 +158,17 @@ fn lines<T: DeserializeOwned>(dir: &Path, name: &str, notes: &mut Vec<String>) -
     let mut line = Vec::new();
     for read in 0.. {
         line.clear();
-        match reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line) {
+        match reader
+            .by_ref()
+            .take(MAX_LINE_BYTES)
+            .read_until(b'\n', &mut line)
+        {
             Ok(0) => break,
             Ok(_) if read >= MAX_LINES => {
                 let most = text::count(MAX_LINES);
-                notes.push(format!("{name} is long: only its first {most} lines are shown"));
+                notes.push(format!(
+                    "{name} is long: only its first {most} lines are shown"
+                ));
                 break;
             }
             Ok(_) if line.iter().all(u8::is_ascii_whitespace) => {}
@@ -174,7 +183,10 @@ fn lines<T: DeserializeOwned>(dir: &Path, name: &str, notes: &mut Vec<String>) -
         }
     }
     if damaged > 0 {
-        notes.push(format!("{name}: {} damaged lines are left out", text::count(damaged)));
+        notes.push(format!(
+            "{name}: {} damaged lines are left out",
+            text::count(damaged)
+        ));
     }
     found
 }
@@ -183,7 +195,9 @@ fn lines<T: DeserializeOwned>(dir: &Path, name: &str, notes: &mut Vec<String>) -
 fn pair(ops: Vec<Op>, notes: &mut Vec<String>) -> Vec<Operation> {
     let mut names: HashMap<String, Arc<str>> = HashMap::new();
     let mut intern = |name: String| {
-        let shared = names.entry(name).or_insert_with_key(|name| Arc::from(name.as_str()));
+        let shared = names
+            .entry(name)
+            .or_insert_with_key(|name| Arc::from(name.as_str()));
         Arc::clone(shared)
     };
     let mut open: HashMap<u64, usize> = HashMap::new();
@@ -208,7 +222,9 @@ fn pair(ops: Vec<Op>, notes: &mut Vec<String>) -> Vec<Operation> {
             });
             continue;
         }
-        let begun = open.remove(&op.process).and_then(|at| operations.get_mut(at));
+        let begun = open
+            .remove(&op.process)
+            .and_then(|at| operations.get_mut(at));
         let Some(operation) = begun else {
             stray += 1;
             continue;
@@ -222,7 +238,9 @@ fn pair(ops: Vec<Op>, notes: &mut Vec<String>) -> Vec<Operation> {
     }
     if stray > 0 {
         let stray = text::count(stray);
-        notes.push(format!("history.jsonl: {stray} lines do not fit the one before of their process"));
+        notes.push(format!(
+            "history.jsonl: {stray} lines do not fit the one before of their process"
+        ));
     }
     operations
 }

@@ -40,8 +40,9 @@ struct Shared {
 /// `store` is no directory, or `listen` cannot be bound; nothing was served then.
 pub async fn serve(store: PathBuf, listen: SocketAddr) -> anyhow::Result<()> {
     let app = router(&store, listen.ip().is_loopback())?;
-    let listener =
-        TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("cannot listen on {listen}"))?;
     axum::serve(listener, app).await.context("the server ended")
 }
 
@@ -51,7 +52,11 @@ pub(crate) fn router(store: &Path, loopback: bool) -> anyhow::Result<Router> {
     let store = canonical.with_context(|| format!("cannot read {}", store.display()))?;
     anyhow::ensure!(store.is_dir(), "{} is no directory", store.display());
     let archives = Arc::new(Semaphore::new(MAX_ARCHIVES));
-    let shared = Arc::new(Shared { store, loopback, archives });
+    let shared = Arc::new(Shared {
+        store,
+        loopback,
+        archives,
+    });
     Ok(Router::new()
         .route("/", get(list_runs))
         .route("/run/{name}/{time}", get(to_index))
@@ -66,9 +71,16 @@ pub(crate) fn router(store: &Path, loopback: bool) -> anyhow::Result<Router> {
 /// elsewhere, whose name was made to point here, cannot read runs. Adds the headers that keep what
 /// a run's files say from doing anything.
 async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
     let mut response = if shared.loopback && !host.is_some_and(is_this_machine) {
-        (StatusCode::MISDIRECTED_REQUEST, "this server answers to localhost only\n").into_response()
+        (
+            StatusCode::MISDIRECTED_REQUEST,
+            "this server answers to localhost only\n",
+        )
+            .into_response()
     } else {
         next.run(request).await
     };
@@ -142,7 +154,11 @@ async fn tar(
     extract::Path((name, time)): extract::Path<(String, String)>,
 ) -> Response {
     let Ok(permit) = Arc::clone(&shared.archives).try_acquire_owned() else {
-        return (StatusCode::TOO_MANY_REQUESTS, "other runs are being sent; try again\n").into_response();
+        return (
+            StatusCode::TOO_MANY_REQUESTS,
+            "other runs are being sent; try again\n",
+        )
+            .into_response();
     };
     match files::resolve(&shared.store, &[&name, &time]) {
         Some(dir) if dir.is_dir() => archive::send(dir, format!("{name}-{time}"), permit),

@@ -29,8 +29,16 @@ impl Made {
     /// Writes the files into `dir`, which is made.
     pub fn write(&self, dir: &Path) {
         fs::create_dir_all(dir).unwrap();
-        fs::write(dir.join("test.json"), serde_json::to_string(&self.test).unwrap()).unwrap();
-        fs::write(dir.join("results.json"), serde_json::to_string(&self.results).unwrap()).unwrap();
+        fs::write(
+            dir.join("test.json"),
+            serde_json::to_string(&self.test).unwrap(),
+        )
+        .unwrap();
+        fs::write(
+            dir.join("results.json"),
+            serde_json::to_string(&self.results).unwrap(),
+        )
+        .unwrap();
         lines(dir, "history.jsonl", &self.ops);
         lines(dir, "faults.jsonl", &self.faults);
         lines(dir, "holds.jsonl", &self.holds);
@@ -39,7 +47,10 @@ impl Made {
 }
 
 fn lines<T: serde::Serialize>(dir: &Path, name: &str, items: &[T]) {
-    let text: String = items.iter().map(|i| serde_json::to_string(i).unwrap() + "\n").collect();
+    let text: String = items
+        .iter()
+        .map(|i| serde_json::to_string(i).unwrap() + "\n")
+        .collect();
     fs::write(dir.join(name), text).unwrap();
 }
 
@@ -47,16 +58,29 @@ fn lines<T: serde::Serialize>(dir: &Path, name: &str, items: &[T]) {
 pub(crate) fn valid(seed: u64, operations: usize) -> Made {
     let mut rng = StdRng::seed_from_u64(seed);
     let faults = faults();
-    let mut outcomes: Vec<Outcome> =
-        ["linearizable", "version-order", "overlap", "epoch-order", "coverage", "availability"]
-            .map(Outcome::valid)
-            .into();
+    let mut outcomes: Vec<Outcome> = [
+        "linearizable",
+        "version-order",
+        "overlap",
+        "epoch-order",
+        "coverage",
+        "availability",
+    ]
+    .map(Outcome::valid)
+    .into();
     outcomes[0].stats.insert("keys".to_owned(), json!(50));
-    outcomes[0].stats.insert("operations".to_owned(), json!(operations));
+    outcomes[0]
+        .stats
+        .insert("operations".to_owned(), json!(operations));
     outcomes[2].stats.insert("handoffs".to_owned(), json!(96));
     Made {
         test: test(seed),
-        results: Results { verdict: Verdict::Valid, as_expected: true, outcomes, harness_error: None },
+        results: Results {
+            verdict: Verdict::Valid,
+            as_expected: true,
+            outcomes,
+            harness_error: None,
+        },
         ops: history(&mut rng, operations, &faults),
         holds: holds(&mut rng, 8, 60),
         clocks: clocks(&mut rng, &faults),
@@ -67,13 +91,23 @@ pub(crate) fn valid(seed: u64, operations: usize) -> Made {
 /// A run in which two pods held a slice at once.
 pub(crate) fn overlapping(seed: u64) -> Made {
     let mut made = valid(seed, 20_000);
-    let at = made.holds.iter().position(|h| h.from_ns > 20 * S && h.to_ns < 50 * S).unwrap();
+    let at = made
+        .holds
+        .iter()
+        .position(|h| h.from_ns > 20 * S && h.to_ns < 50 * S)
+        .unwrap();
     let mut other = made.holds[at].clone();
     other.pod = if other.pod == "p1" { "p2" } else { "p1" }.to_owned();
-    (other.from_ns, other.to_ns) = (made.holds[at].to_ns - 140 * MS, made.holds[at].to_ns - 20 * MS);
+    (other.from_ns, other.to_ns) = (
+        made.holds[at].to_ns - 140 * MS,
+        made.holds[at].to_ns - 20 * MS,
+    );
     other.token += 1;
     other.frozen_ns = None;
-    let what = format!("{} and {} both held {} for 120 ms", made.holds[at].pod, other.pod, other.first);
+    let what = format!(
+        "{} and {} both held {} for 120 ms",
+        made.holds[at].pod, other.pod, other.first
+    );
     let found = Finding {
         what,
         ops: Vec::new(),
@@ -101,7 +135,11 @@ pub(crate) fn stale_read(seed: u64) -> Made {
     ];
     let mut marked = Vec::new();
     for (process, f, value, kind, begin, end) in steps {
-        let argument = if f == "read" { Value::Null } else { value.clone() };
+        let argument = if f == "read" {
+            Value::Null
+        } else {
+            value.clone()
+        };
         let mut op = Op {
             index: 0,
             time: from + begin * MS,
@@ -124,12 +162,21 @@ pub(crate) fn stale_read(seed: u64) -> Made {
         made.ops.push(op);
     }
     renumber(&mut made.ops);
-    for op in made.ops.iter().filter(|op| op.process >= 900 && op.kind == Kind::Invoke) {
+    for op in made
+        .ops
+        .iter()
+        .filter(|op| op.process >= 900 && op.kind == Kind::Invoke)
+    {
         marked.push(op.index);
     }
     let what = "process 904 read 71 after 72 had been written and read".to_owned();
     let key = Some("k7".to_owned());
-    let found = Finding { what, ops: marked, time_ns: Some((from, from + 22 * MS)), key };
+    let found = Finding {
+        what,
+        ops: marked,
+        time_ns: Some((from, from + 22 * MS)),
+        key,
+    };
     made.results.outcomes[0].verdict = Verdict::Invalid;
     made.results.outcomes[0].findings.push(found);
     made.results.verdict = Verdict::Invalid;
@@ -149,41 +196,115 @@ fn test(seed: u64) -> Test {
     Test {
         name: "register+partition,kill,pause,clock-rate".to_owned(),
         workload: "register".to_owned(),
-        nemeses: ["partition", "kill", "pause", "clock-rate"].map(str::to_owned).into(),
+        nemeses: ["partition", "kill", "pause", "clock-rate"]
+            .map(str::to_owned)
+            .into(),
         seed,
         time_limit_s: 60,
-        hosts: hosts.iter().map(|h| ((*h).to_owned(), role(h).to_owned())).collect(),
+        hosts: hosts
+            .iter()
+            .map(|h| ((*h).to_owned(), role(h).to_owned()))
+            .collect(),
         network: "namespaces".to_owned(),
-        command: format!("leasehold-jepsen test --workload register --nemesis partition,kill,pause,clock-rate --time-limit 60 --seed {seed}"),
+        command: format!(
+            "leasehold-jepsen test --workload register --nemesis partition,kill,pause,clock-rate --time-limit 60 --seed {seed}"
+        ),
         revision: Some("0123abcd".to_owned()),
         kernel: "6.1.0".to_owned(),
         begun_unix_s: 1_795_000_000,
         mutant: None,
         expect_valid: true,
-        options: BTreeMap::from([("ttl_ms".to_owned(), json!(2_000)), ("rate".to_owned(), json!(350))]),
+        options: BTreeMap::from([
+            ("ttl_ms".to_owned(), json!(2_000)),
+            ("rate".to_owned(), json!(350)),
+        ]),
     }
 }
 
 fn faults() -> Vec<Fault> {
-    let fault = |kind: &str, mode: &str, hosts: &[&str], installed, from: u64, to: Option<u64>| Fault {
-        kind: kind.to_owned(),
-        mode: mode.to_owned(),
-        hosts: hosts.iter().map(|h| (*h).to_owned()).collect(),
-        detail: format!("{mode} of {hosts:?}"),
-        installed,
-        from_ns: from * 100 * MS,
-        to_ns: to.map(|to| to * 100 * MS),
-    };
+    let fault =
+        |kind: &str, mode: &str, hosts: &[&str], installed, from: u64, to: Option<u64>| Fault {
+            kind: kind.to_owned(),
+            mode: mode.to_owned(),
+            hosts: hosts.iter().map(|h| (*h).to_owned()).collect(),
+            detail: format!("{mode} of {hosts:?}"),
+            installed,
+            from_ns: from * 100 * MS,
+            to_ns: to.map(|to| to * 100 * MS),
+        };
     vec![
-        fault("partition", "isolate-leader", &["a1"], Installed::Installed, 50, Some(120)),
-        fault("kill", "owner", &["p3"], Installed::Installed, 100, Some(140)),
-        fault("pause", "one", &["p2"], Installed::Installed, 200, Some(240)),
-        fault("clock-rate", "x1.05", &["p1", "p4"], Installed::Installed, 220, Some(400)),
-        fault("partition", "halves", &["a2", "p1", "p2"], Installed::Installed, 300, Some(380)),
-        fault("kill", "leader", &[], Installed::Skipped("no leader".to_owned()), 390, Some(390)),
-        fault("disk", "fsync-slow", &["a2"], Installed::Indeterminate("no answer".to_owned()), 420, Some(470)),
-        fault("partition", "one-way", &["p5"], Installed::Installed, 450, Some(520)),
-        fault("kill", "majority", &["a1", "a3"], Installed::Installed, 480, Some(500)),
+        fault(
+            "partition",
+            "isolate-leader",
+            &["a1"],
+            Installed::Installed,
+            50,
+            Some(120),
+        ),
+        fault(
+            "kill",
+            "owner",
+            &["p3"],
+            Installed::Installed,
+            100,
+            Some(140),
+        ),
+        fault(
+            "pause",
+            "one",
+            &["p2"],
+            Installed::Installed,
+            200,
+            Some(240),
+        ),
+        fault(
+            "clock-rate",
+            "x1.05",
+            &["p1", "p4"],
+            Installed::Installed,
+            220,
+            Some(400),
+        ),
+        fault(
+            "partition",
+            "halves",
+            &["a2", "p1", "p2"],
+            Installed::Installed,
+            300,
+            Some(380),
+        ),
+        fault(
+            "kill",
+            "leader",
+            &[],
+            Installed::Skipped("no leader".to_owned()),
+            390,
+            Some(390),
+        ),
+        fault(
+            "disk",
+            "fsync-slow",
+            &["a2"],
+            Installed::Indeterminate("no answer".to_owned()),
+            420,
+            Some(470),
+        ),
+        fault(
+            "partition",
+            "one-way",
+            &["p5"],
+            Installed::Installed,
+            450,
+            Some(520),
+        ),
+        fault(
+            "kill",
+            "majority",
+            &["a1", "a3"],
+            Installed::Installed,
+            480,
+            Some(500),
+        ),
     ]
 }
 
@@ -196,9 +317,9 @@ fn history(rng: &mut StdRng, operations: usize, faults: &[Fault]) -> Vec<Op> {
     for i in 0..operations as u64 {
         let worker = (0..workers).min_by_key(|w| free[*w]).unwrap();
         let begin = (S + i * pace).max(free[worker] + 1_000);
-        let cut = faults.iter().any(|f| {
-            f.kind != "clock-rate" && f.from_ns < begin && begin < f.to_ns.unwrap_or(0)
-        });
+        let cut = faults
+            .iter()
+            .any(|f| f.kind != "clock-rate" && f.from_ns < begin && begin < f.to_ns.unwrap_or(0));
         let luck: f64 = rng.random();
         let slow = if cut && luck < 0.2 { 400.0 } else { 1.0 };
         let latency = (MS as f64 * slow * (0.5 + 2.0 * rng.random::<f64>().powi(3))) as u64;
@@ -217,7 +338,11 @@ fn history(rng: &mut StdRng, operations: usize, faults: &[Fault]) -> Vec<Op> {
             kind: Kind::Invoke,
             f: f.to_owned(),
             key: Some(format!("k{}", rng.random_range(0..50))),
-            value: if f == "read" { Value::Null } else { value.clone() },
+            value: if f == "read" {
+                Value::Null
+            } else {
+                value.clone()
+            },
             node: None,
             epoch: None,
             error: None,
@@ -266,7 +391,14 @@ pub(crate) fn holds(rng: &mut StdRng, slices: u64, seconds: u64) -> Vec<Hold> {
                 pod: format!("p{pod}"),
                 incarnation: 1 + at / (20 * S),
                 first: format!("{:016x}", slice * width),
-                last: format!("{:016x}", if slice + 1 == slices { u64::MAX } else { (slice + 1) * width - 1 }),
+                last: format!(
+                    "{:016x}",
+                    if slice + 1 == slices {
+                        u64::MAX
+                    } else {
+                        (slice + 1) * width - 1
+                    }
+                ),
                 token,
                 from_ns: at,
                 to_ns: to,
@@ -293,12 +425,21 @@ fn clocks(rng: &mut StdRng, faults: &[Fault]) -> Vec<ClockSample> {
                     && f.from_ns < now
                     && now < f.to_ns.unwrap_or(0)
             });
-            lease[i] += if skewed { 12_500_000 } else { rng.random_range(-2_000..2_000) };
+            lease[i] += if skewed {
+                12_500_000
+            } else {
+                rng.random_range(-2_000..2_000)
+            };
             samples.push(ClockSample {
                 host: (*host).to_owned(),
                 time_ns: now,
                 lease_offset_ns: lease[i],
-                wall_offset_ns: lease[i] + if *host == "p3" && at > 160 { 3_600 * S as i64 } else { 0 },
+                wall_offset_ns: lease[i]
+                    + if *host == "p3" && at > 160 {
+                        3_600 * S as i64
+                    } else {
+                        0
+                    },
             });
         }
     }

@@ -73,7 +73,10 @@ fn a_valid_run_shows_its_verdict_its_command_and_every_plot() {
     assert!(index.contains("--seed 1</pre>"));
     assert_eq!(drawings(&index).len(), PLOTS.len());
     for name in PLOTS {
-        assert!(index.contains(&format!("<a href=\"{name}\">")), "{name} is linked");
+        assert!(
+            index.contains(&format!("<a href=\"{name}\">")),
+            "{name} is linked"
+        );
     }
     assert!(!dir.path().join("independent").exists());
 }
@@ -86,7 +89,12 @@ fn the_same_files_give_the_same_bytes() {
     let (mut first, mut second) = (BTreeMap::new(), BTreeMap::new());
     all_files(one.path(), "", &mut first);
     all_files(two.path(), "", &mut second);
-    assert!(first == second, "{:?} and {:?}", first.keys(), second.keys());
+    assert!(
+        first == second,
+        "{:?} and {:?}",
+        first.keys(),
+        second.keys()
+    );
 }
 
 #[test]
@@ -108,7 +116,10 @@ fn a_kind_of_fault_has_one_colour_in_all_plots_and_a_legend() {
     let dir = reported(&testing::valid(3, 2_000));
     for name in PLOTS.iter().filter(|name| **name != "faults.svg") {
         let text = read(dir.path(), name);
-        assert!(text.contains(">fault: partition</text>"), "{name} has a legend");
+        assert!(
+            text.contains(">fault: partition</text>"),
+            "{name} has a legend"
+        );
         assert!(text.contains("<rect class=\"band f2\""), "{name} has bands");
     }
 }
@@ -165,7 +176,11 @@ fn an_empty_directory_gives_pages_that_say_so() {
     crate::write(dir.path()).unwrap();
     assert_well_formed(dir.path());
     let index = read(dir.path(), "index.html");
-    for words in ["No results", "history.jsonl is missing", "no operation was seen"] {
+    for words in [
+        "No results",
+        "history.jsonl is missing",
+        "no operation was seen",
+    ] {
         assert!(index.contains(words), "{words}");
     }
     assert!(read(dir.path(), "timeline.html").contains("empty or missing"));
@@ -205,12 +220,14 @@ fn times_at_the_end_of_the_world_are_no_harm() {
     made.clocks[0].lease_offset_ns = i64::MIN;
     made.clocks[1].wall_offset_ns = i64::MAX;
     made.ops[0].time = u64::MAX;
-    made.results.outcomes[0].findings.push(leasehold_checkers::Finding {
-        what: "far away".to_owned(),
-        ops: vec![u64::MAX],
-        time_ns: Some((u64::MAX, 0)),
-        key: None,
-    });
+    made.results.outcomes[0]
+        .findings
+        .push(leasehold_checkers::Finding {
+            what: "far away".to_owned(),
+            ops: vec![u64::MAX],
+            time_ns: Some((u64::MAX, 0)),
+            key: None,
+        });
     made.results.outcomes[0].verdict = leasehold_checkers::Verdict::Invalid;
     assert_well_formed(reported(&made).path());
 }
@@ -276,7 +293,11 @@ fn pages_have_no_style_or_script_that_their_policy_forbids() {
         assert!(!page.contains(" onclick="), "{name}");
         assert_eq!(page.matches("<script").count(), 1, "{name}");
         assert_eq!(page.matches("<style").count(), 1, "{name}");
-        assert!(!page.contains("http://") || page.matches("http://").count() == page.matches("http://www.w3.org/2000/svg").count());
+        assert!(
+            !page.contains("http://")
+                || page.matches("http://").count()
+                    == page.matches("http://www.w3.org/2000/svg").count()
+        );
     }
 }
 
@@ -296,7 +317,9 @@ fn a_history_of_200_000_operations_gives_files_of_bounded_size_that_say_what_the
         assert!(size < 6_000_000, "{page} has {size} bytes");
     }
     assert!(read(dir.path(), "latency-raw.svg").contains("marks for 200,000 operations"));
-    assert!(read(dir.path(), "timeline.html").contains("The run has 200,000 operations; shown are"));
+    assert!(
+        read(dir.path(), "timeline.html").contains("The run has 200,000 operations; shown are")
+    );
     assert!(read(dir.path(), "ownership.svg").contains("64 of 200 slices"));
 }
 

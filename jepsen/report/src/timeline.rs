@@ -21,8 +21,16 @@ const MAX_LANES: usize = 48;
 
 /// Words for an operation, in one line of escaped text.
 pub(crate) fn describe(operation: &Operation) -> String {
-    let key = operation.key.as_deref().map_or_else(String::new, |key| format!(" of key {}", safe(key, 60)));
-    format!("process {}: {} {}{key}", operation.process, safe(&operation.f, 40), result(operation, 80))
+    let key = operation
+        .key
+        .as_deref()
+        .map_or_else(String::new, |key| format!(" of key {}", safe(key, 60)));
+    format!(
+        "process {}: {} {}{key}",
+        operation.process,
+        safe(&operation.f, 40),
+        result(operation, 80)
+    )
 }
 
 /// What went in and what came out, escaped.
@@ -62,12 +70,26 @@ pub(crate) fn ending(operation: &Operation) -> String {
 
 /// Draws one window.
 pub(crate) fn draw(run: &Run, window: &Window, bands: &Bands<'_>) -> String {
-    let shown: Vec<&Operation> =
-        window.operations.iter().filter_map(|at| run.operations.get(*at)).collect();
+    let shown: Vec<&Operation> = window
+        .operations
+        .iter()
+        .filter_map(|at| run.operations.get(*at))
+        .collect();
     let processes: BTreeSet<u64> = shown.iter().map(|o| o.process).collect();
-    let lanes = lanes(&shown, &processes);
+    let lanes = lanes(&shown, &processes, window);
+    let rows: BTreeMap<u64, usize> = lanes.iter().enumerate().map(|(i, p)| (*p, i)).collect();
+    let mut steps: Vec<(u64, u64)> = shown
+        .iter()
+        .filter(|o| window.marks(o))
+        .map(|o| (o.from_ns, o.index))
+        .collect();
+    steps.sort_unstable();
     let height = if lanes.len() <= 24 { 24.0 } else { 15.0 };
-    let mut chart = Chart::new(&window.title, window.axis, (lanes.len() as f64 * height).max(40.0));
+    let mut chart = Chart::new(
+        &window.title,
+        window.axis,
+        (lanes.len() as f64 * height).max(40.0),
+    );
     chart.notes.extend(window.notes.iter().cloned());
     if processes.len() > lanes.len() {
         chart.notes.push(format!(
@@ -91,8 +113,17 @@ pub(crate) fn draw(run: &Run, window: &Window, bands: &Bands<'_>) -> String {
         );
     }
     for operation in shown {
-        if let Ok(lane) = lanes.binary_search(&operation.process) {
-            bar(&mut chart, operation, window, lane as f64 * height, height);
+        if let Some(lane) = rows.get(&operation.process) {
+            let step = steps
+                .binary_search(&(operation.from_ns, operation.index))
+                .ok();
+            bar(
+                &mut chart,
+                operation,
+                step.map(|i| i + 1),
+                *lane as f64 * height,
+                height,
+            );
         }
     }
     for (_, class, words) in OUTCOMES {
@@ -105,7 +136,8 @@ pub(crate) fn draw(run: &Run, window: &Window, bands: &Bands<'_>) -> String {
     chart.render(bands)
 }
 
-fn lanes(shown: &[&Operation], processes: &BTreeSet<u64>) -> Vec<u64> {
+/// The processes shown: those of marked operations on top.
+fn lanes(shown: &[&Operation], processes: &BTreeSet<u64>, window: &Window) -> Vec<u64> {
     let mut lanes: Vec<u64> = processes.iter().copied().collect();
     if lanes.len() > MAX_LANES {
         let mut busy: BTreeMap<u64, usize> = BTreeMap::new();
@@ -115,17 +147,23 @@ fn lanes(shown: &[&Operation], processes: &BTreeSet<u64>) -> Vec<u64> {
         }
         lanes.sort_by_key(|p| (std::cmp::Reverse(busy.get(p).copied().unwrap_or(0)), *p));
         lanes.truncate(MAX_LANES);
-        lanes.sort_unstable();
     }
+    let marked: BTreeSet<u64> = shown
+        .iter()
+        .filter(|o| window.marks(o))
+        .map(|o| o.process)
+        .collect();
+    lanes.sort_by_key(|process| (!marked.contains(process), *process));
     lanes
 }
 
-fn bar(chart: &mut Chart<'_>, operation: &Operation, window: &Window, y: f64, height: f64) {
+/// Draws an operation; `step` is its number in the explanation of a finding.
+fn bar(chart: &mut Chart<'_>, operation: &Operation, step: Option<usize>, y: f64, height: f64) {
     let axis = chart.axis;
     let end = operation.end.map_or(axis.to_ns, |(_, at)| at);
     let x = axis.x(operation.from_ns);
     let width = (axis.x(end) - x).max(2.0);
-    let (top, high) = (y + 3.0, height - 6.0);
+    let (top, high) = (y + 3.0, (height - 6.0).max(2.0));
     let class = outcome_class(operation.outcome);
     put!(chart.body, "<g>");
     if operation.outcome == Kind::Info && x + width < RIGHT {
@@ -141,7 +179,7 @@ fn bar(chart: &mut Chart<'_>, operation: &Operation, window: &Window, y: f64, he
         chart.body,
         r#"<rect class="{class}" x="{x:.1}" y="{top:.1}" width="{width:.1}" height="{high:.1}" rx="2" fill-opacity=".4"/>"#
     );
-    if window.marks(operation) {
+    if step.is_some() {
         put!(
             chart.body,
             r#"<rect class="mark" x="{:.1}" y="{:.1}" width="{:.1}" height="{:.1}" rx="3"/>"#,
@@ -151,27 +189,48 @@ fn bar(chart: &mut Chart<'_>, operation: &Operation, window: &Window, y: f64, he
             high + 4.0
         );
     }
-    let f: String = operation.f.chars().take(16).collect();
-    let label = format!("{} {}", safe(&f, 17), result(operation, 12));
-    let shortest = safe(&f, 17);
-    let fits = |label: &&str| height > 20.0 && label.chars().count() as f64 * 6.6 + 6.0 < width;
-    if let Some(label) = [label.as_str(), shortest.as_str()].into_iter().find(fits) {
-        put!(
-            chart.body,
-            r#"<text class="axis" x="{:.1}" y="{:.1}" pointer-events="none">{label}</text>"#,
-            x + 3.0,
-            y + height / 2.0 + 4.0
-        );
-    }
+    bar_label(chart, operation, step, (x, width), y + height / 2.0 + 4.0);
     put!(
         chart.body,
         "<title>{}\n{}\n{} to {} ({}), line {}</title></g>",
         describe(operation),
         ending(operation),
         seconds(operation.from_ns),
-        operation.end.map_or_else(|| "the end".to_owned(), |(_, at)| seconds(at)),
-        operation.latency_ns().map_or_else(|| "open".to_owned(), span),
+        operation
+            .end
+            .map_or_else(|| "the end".to_owned(), |(_, at)| seconds(at)),
+        operation
+            .latency_ns()
+            .map_or_else(|| "open".to_owned(), span),
         operation.index
+    );
+}
+
+/// Names an operation in its bar, or, if it is a step of an explanation, beside it.
+fn bar_label(
+    chart: &mut Chart<'_>,
+    operation: &Operation,
+    step: Option<usize>,
+    (x, width): (f64, f64),
+    y: f64,
+) {
+    let f = safe(&operation.f, 17);
+    let number = step.map_or_else(String::new, |step| format!("{step}. "));
+    let label = format!("{number}{f} {}", result(operation, 12));
+    let room = |label: &str| label.chars().count() as f64 * 6.6 + 8.0;
+    let inside = [&label, &f]
+        .into_iter()
+        .find(|label| step.is_none() && room(label) < width);
+    let (label, x, anchor) = match inside {
+        Some(inside) => (inside, x + 3.0, "start"),
+        None if step.is_none() => return,
+        None if room(&label) < width => (&label, x + 4.0, "start"),
+        None if x + width + room(&label) < RIGHT => (&label, x + width + 6.0, "start"),
+        None => (&label, x - 6.0, "end"),
+    };
+    put!(
+        chart.body,
+        r#"<text class="on" x="{x:.1}" y="{y:.1}" text-anchor="{anchor}" pointer-events="none">{label}</text>"#
     );
 }
 
@@ -183,14 +242,20 @@ pub(crate) fn page(run: &Run, bands: &Bands<'_>) -> String {
     );
     put!(
         body,
-        "<p class=\"note\">Point at a bar for its operation, value and error. Styles: {}.</p>",
-        "filled from its beginning to its end; of unknown outcomes, a broken line on: they may take effect at any later time"
+        "<p class=\"note\">{}</p>",
+        "Point at a bar for its operation, value and error. A bar lasts from the beginning of its operation to its end; an unknown one goes on as a broken line, since it may take effect at any later time."
     );
     if let Some(left_out) = left_out {
-        put!(body, "<p class=\"note\">{}</p>", crate::text::escape(&left_out));
+        put!(
+            body,
+            "<p class=\"note\">{}</p>",
+            crate::text::escape(&left_out)
+        );
     }
     if run.operations.is_empty() {
-        body.push_str("<p class=\"banner\">The history is empty or missing: there is nothing to show.</p>");
+        body.push_str(
+            "<p class=\"banner\">The history is empty or missing: there is nothing to show.</p>",
+        );
     }
     body.push_str("<div class=\"plots\">");
     for window in &windows {

@@ -17,7 +17,11 @@ const MAX_GAPS: usize = 40;
 
 /// Draws the plot.
 pub(crate) fn draw(run: &Run, axis: TimeAxis, bands: &Bands<'_>) -> String {
-    let mut chart = Chart::new("Availability: how operations ended, by the time they began", axis, HEIGHT + STRIP);
+    let mut chart = Chart::new(
+        "Availability: how operations ended, by the time they began",
+        axis,
+        HEIGHT + STRIP,
+    );
     if run.operations.is_empty() {
         chart.nothing("no operation was begun");
         return chart.render(bands);
@@ -36,7 +40,7 @@ pub(crate) fn draw(run: &Run, axis: TimeAxis, bands: &Bands<'_>) -> String {
             top -= high;
             put!(
                 chart.body,
-                r#"<rect class="area {class}" x="{x:.1}" y="{top:.1}" width="{wide:.1}" height="{high:.1}" fill-opacity=".75"/>"#
+                r#"<rect class="area {class}" x="{x:.1}" y="{top:.1}" width="{wide:.1}" height="{high:.1}"/>"#
             );
         }
         let [ok, failed, unknown] = counts;
@@ -53,7 +57,9 @@ pub(crate) fn draw(run: &Run, axis: TimeAxis, bands: &Bands<'_>) -> String {
     }
     chart.value_axis(&values, 0.0);
     for (_, class, words) in OUTCOMES {
-        chart.legend.push((box_key(&format!("area {class}")), words.to_owned()));
+        chart
+            .legend
+            .push((box_key(&format!("area {class}")), words.to_owned()));
     }
     gaps(&mut chart, run, width.max(500_000_000));
     chart.render(bands)
@@ -69,7 +75,12 @@ fn gaps(chart: &mut Chart<'_>, run: &Run, least_ns: u64) {
         .collect();
     ok.sort_unstable();
     let first = run.operations.iter().map(|o| o.from_ns).min().unwrap_or(0);
-    let last = run.operations.iter().map(|o| o.end.map_or(o.from_ns, |e| e.1)).max().unwrap_or(0);
+    let last = run
+        .operations
+        .iter()
+        .map(|o| o.end.map_or(o.from_ns, |e| e.1))
+        .max()
+        .unwrap_or(0);
     let edges: Vec<u64> = std::iter::once(first).chain(ok).chain([last]).collect();
     let mut gaps: Vec<(u64, u64)> = edges
         .iter()
@@ -92,9 +103,14 @@ fn gaps(chart: &mut Chart<'_>, run: &Run, least_ns: u64) {
             seconds(*to)
         );
     }
-    let longest = gaps.first().map_or_else(String::new, |(a, b)| format!(", longest {}", span(b - a)));
+    let longest = gaps
+        .first()
+        .map_or_else(String::new, |(a, b)| format!(", longest {}", span(b - a)));
     chart.legend.push((
         r#"<rect class="overlap" x="0" y="2" width="16" height="8"/>"#.to_owned(),
-        format!("nothing ended ok for {} or more ({found}{longest})", span(least_ns)),
+        format!(
+            "nothing ended ok for {} or more ({found}{longest})",
+            span(least_ns)
+        ),
     ));
 }

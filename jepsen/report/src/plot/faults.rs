@@ -24,7 +24,9 @@ pub(crate) fn draw(run: &Run, axis: TimeAxis, bands: &Bands<'_>) -> String {
     let mut shown: Vec<&Fault> = run.faults.iter().collect();
     if shown.len() > MAX_BARS {
         let all = count(shown.len());
-        chart.notes.push(format!("the {} longest of {all} faults", count(MAX_BARS)));
+        chart
+            .notes
+            .push(format!("the {} longest of {all} faults", count(MAX_BARS)));
         shown.sort_by_key(|fault| std::cmp::Reverse(bands.until(fault) - fault.from_ns));
         shown.truncate(MAX_BARS);
         shown.sort_by_key(|fault| fault.from_ns);
@@ -42,7 +44,10 @@ pub(crate) fn draw(run: &Run, axis: TimeAxis, bands: &Bands<'_>) -> String {
         );
     }
     for fault in shown {
-        let lane = kinds.iter().position(|kind| *kind == fault.kind).unwrap_or(0);
+        let lane = kinds
+            .iter()
+            .position(|kind| *kind == fault.kind)
+            .unwrap_or(0);
         bar(&mut chart, fault, bands, lane as f64 * LANE + 2.0);
     }
     legend(&mut chart, run);
@@ -90,7 +95,7 @@ fn bar(chart: &mut Chart<'_>, fault: &Fault, bands: &Bands<'_>, y: f64) {
     if mode.chars().count() as f64 * 6.6 + 8.0 < width {
         put!(
             chart.body,
-            r#"<text class="axis" x="{:.1}" y="{:.1}" pointer-events="none">{}</text>"#,
+            r#"<text class="on" x="{:.1}" y="{:.1}" pointer-events="none">{}</text>"#,
             x + 4.0,
             y + 14.0,
             safe(mode, 80)
@@ -99,16 +104,31 @@ fn bar(chart: &mut Chart<'_>, fault: &Fault, bands: &Bands<'_>, y: f64) {
 }
 
 fn legend(chart: &mut Chart<'_>, run: &Run) {
-    let skipped = run.faults.iter().filter(|f| matches!(f.installed, Installed::Skipped(_))).count();
-    let maybe =
-        run.faults.iter().filter(|f| matches!(f.installed, Installed::Indeterminate(_))).count();
+    let skipped = run
+        .faults
+        .iter()
+        .filter(|f| matches!(f.installed, Installed::Skipped(_)))
+        .count();
+    let maybe = run
+        .faults
+        .iter()
+        .filter(|f| matches!(f.installed, Installed::Indeterminate(_)))
+        .count();
     let installed = run.faults.len() - skipped - maybe;
-    chart.legend.push((box_key("c7"), format!("in force ({})", count(installed))));
+    chart
+        .legend
+        .push((box_key("c7"), format!("in force ({})", count(installed))));
     if maybe > 0 {
-        chart.legend.push((box_key("c7 maybe"), format!("perhaps in force ({})", count(maybe))));
+        chart.legend.push((
+            box_key("c7 maybe"),
+            format!("perhaps in force ({})", count(maybe)),
+        ));
     }
     if skipped > 0 {
         let cross = r#"<path class="mark" d="M4,2l8,8m0,-8l-8,8"/>"#.to_owned();
-        chart.legend.push((cross, format!("skipped: nothing was done ({})", count(skipped))));
+        chart.legend.push((
+            cross,
+            format!("skipped: nothing was done ({})", count(skipped)),
+        ));
     }
 }

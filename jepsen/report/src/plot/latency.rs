@@ -26,8 +26,13 @@ pub(crate) fn raw(run: &Run, axis: TimeAxis, bands: &Bands<'_>) -> String {
     };
     chart.value_axis(&values, 0.0);
     for (kind, class, words) in OUTCOMES {
-        let key = format!(r#"<path class="pts {class}" d="{}"/>"#, mark(kind, 8.0, 6.0));
-        chart.legend.push((key, format!("{words} ({})", count(run.ended(kind)))));
+        let key = format!(
+            r#"<path class="pts {class}" d="{}"/>"#,
+            mark(kind, 8.0, 6.0, 2.5)
+        );
+        chart
+            .legend
+            .push((key, format!("{words} ({})", count(run.ended(kind)))));
     }
     let total = run.operations.iter().filter(|o| o.end.is_some()).count();
     if total <= MAX_NAMED {
@@ -46,21 +51,37 @@ pub(crate) fn quantiles(run: &Run, axis: TimeAxis, bands: &Bands<'_>) -> String 
         (0.95, "95 %", "c1"),
         (0.5, "50 %", "c0"),
     ];
-    let mut chart = Chart::new("Latency quantiles of operations that ended ok", axis, HEIGHT);
+    let mut chart = Chart::new(
+        "Latency quantiles of operations that ended ok",
+        axis,
+        HEIGHT,
+    );
     let ok = run.operations.iter().filter(|o| o.outcome == Kind::Ok);
     let mut buckets = buckets(axis, ok.filter_map(|o| Some((o.from_ns, o.latency_ns()?))));
-    buckets.values_mut().for_each(|latencies| latencies.sort_unstable());
+    buckets
+        .values_mut()
+        .for_each(|latencies| latencies.sort_unstable());
     let (Some(values), false) = (value_axis(run), buckets.is_empty()) else {
         chart.nothing("no operation ended ok");
         return chart.render(bands);
     };
     chart.value_axis(&values, 0.0);
-    chart.notes.push(format!("by the time they began, {} at a time", span(axis.bucket_ns())));
+    chart.notes.push(format!(
+        "by the time they began, {} at a time",
+        span(axis.bucket_ns())
+    ));
     for (share, words, class) in QUANTILES {
         let points = buckets.iter().filter_map(|(bucket, sorted)| {
-            Some((middle(axis, *bucket), values.y(nearest_rank(sorted, share)? as f64)))
+            Some((
+                middle(axis, *bucket),
+                values.y(nearest_rank(sorted, share)? as f64),
+            ))
         });
-        put!(chart.body, r#"<path class="line {class}" d="{}"/>"#, line(points));
+        put!(
+            chart.body,
+            r#"<path class="line {class}" d="{}"/>"#,
+            line(points)
+        );
         chart.legend.push((line_key(class), words.to_owned()));
     }
     for (bucket, sorted) in &buckets {
@@ -83,7 +104,10 @@ pub(crate) fn middle(axis: TimeAxis, bucket: u64) -> f64 {
 
 fn tooltip(chart: &mut Chart<'_>, bucket: u64, sorted: &[u64]) {
     let width = chart.axis.bucket_ns();
-    let (x, to) = (chart.axis.x(bucket * width), chart.axis.x((bucket + 1) * width));
+    let (x, to) = (
+        chart.axis.x(bucket * width),
+        chart.axis.x((bucket + 1) * width),
+    );
     let at = |share| nearest_rank(sorted, share).map_or_else(String::new, span);
     put!(
         chart.body,
@@ -101,15 +125,30 @@ fn tooltip(chart: &mut Chart<'_>, bucket: u64, sorted: &[u64]) {
 
 fn value_axis(run: &Run) -> Option<ValueAxis> {
     let latencies = || run.operations.iter().filter_map(|o| o.latency_ns());
-    Some(ValueAxis::log_ns(latencies().min()?, latencies().max()?, HEIGHT))
+    Some(ValueAxis::log_ns(
+        latencies().min()?,
+        latencies().max()?,
+        HEIGHT,
+    ))
 }
 
-/// A dot, a cross or a triangle: outcomes differ without colour too.
-fn mark(kind: Kind, x: f64, y: f64) -> String {
+/// A dot, a cross or a triangle of this radius: outcomes differ without colour too.
+fn mark(kind: Kind, x: f64, y: f64, r: f64) -> String {
     match kind {
         Kind::Ok => format!("M{x:.1},{y:.1}h0"),
-        Kind::Fail => format!("M{:.1},{:.1}l5,5m0,-5l-5,5", x - 2.5, y - 2.5),
-        Kind::Info | Kind::Invoke => format!("M{x:.1},{:.1}l3,5.5h-6z", y - 3.0),
+        Kind::Fail => {
+            let d = 2.0 * r;
+            format!("M{:.1},{:.1}l{d},{d}m0,-{d}l-{d},{d}", x - r, y - r)
+        }
+        Kind::Info | Kind::Invoke => {
+            format!(
+                "M{x:.1},{:.1}l{:.1},{:.1}h-{:.1}z",
+                y - r,
+                r * 1.2,
+                r * 2.2,
+                r * 2.4
+            )
+        }
     }
 }
 
@@ -119,7 +158,12 @@ fn named_marks(chart: &mut Chart<'_>, run: &Run, values: &ValueAxis) {
             let Some(latency) = operation.latency_ns() else {
                 continue;
             };
-            let d = mark(kind, chart.axis.x(operation.from_ns), values.y(latency as f64));
+            let d = mark(
+                kind,
+                chart.axis.x(operation.from_ns),
+                values.y(latency as f64),
+                2.5,
+            );
             put!(
                 chart.body,
                 r#"<path class="pts {class}" d="{d}"><title>{} — {} after {}</title></path>"#,
@@ -155,7 +199,7 @@ fn merged_marks(chart: &mut Chart<'_>, run: &Run, values: &ValueAxis, total: usi
         let mut d = String::new();
         for (_, x, y) in cells.range((i, 0, 0)..(i + 1, 0, 0)) {
             let (x, y) = (f64::from(*x) + 0.5, f64::from(*y) + 0.5);
-            d.push_str(&mark(kind, LEFT + x * cell, y * cell));
+            d.push_str(&mark(kind, LEFT + x * cell, y * cell, 1.5));
         }
         put!(chart.body, r#"<path class="pts {class}" d="{d}"/>"#);
     }

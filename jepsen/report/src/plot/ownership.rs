@@ -39,8 +39,13 @@ pub(crate) fn draw(
     let all = lanes(run, clashes, axis);
     let total = all.len();
     let lanes = most_telling(all);
-    let lane_height = if lanes.len() <= 16 { 26.0 } else { 16.0 };
-    let height = (lanes.len() as f64 * lane_height).max(60.0);
+    let low = if lanes.len() <= 16 { 26.0 } else { 16.0 };
+    // Two holders at once need room for both.
+    let heights: Vec<f64> = lanes
+        .iter()
+        .map(|lane| if lane.clashes > 0 { 42.0 } else { low })
+        .collect();
+    let height = heights.iter().sum::<f64>().max(60.0);
     let mut chart = Chart::new(title, axis, height);
     if lanes.is_empty() {
         chart.nothing("nobody was seen to hold a slice");
@@ -54,8 +59,11 @@ pub(crate) fn draw(
         ));
     }
     let pods: BTreeSet<&str> = run.holds.iter().map(|hold| hold.pod.as_str()).collect();
-    let colours: BTreeMap<&str, usize> =
-        pods.iter().enumerate().map(|(i, pod)| (*pod, i % 12)).collect();
+    let colours: BTreeMap<&str, usize> = pods
+        .iter()
+        .enumerate()
+        .map(|(i, pod)| (*pod, i % 12))
+        .collect();
     let apart = narrowest(&lanes, axis);
     if apart > 0.0 {
         chart.notes.push(format!(
@@ -63,13 +71,12 @@ pub(crate) fn draw(
         ));
     }
     let digits = digits(&lanes);
-    for (i, lane) in lanes.iter().enumerate() {
-        let y = i as f64 * lane_height;
-        lane_ground(&mut chart, lane, y, lane_height, digits);
-        bars(&mut chart, lane, y, lane_height, apart, &colours);
-    }
-    for (i, lane) in lanes.iter().enumerate() {
-        clash_marks(&mut chart, lane, clashes, i as f64 * lane_height, lane_height);
+    let mut y = 0.0;
+    for (lane, height) in lanes.iter().zip(&heights) {
+        lane_ground(&mut chart, lane, y, *height, digits);
+        bars(&mut chart, lane, y, *height, apart, &colours);
+        clash_marks(&mut chart, lane, clashes, y, *height);
+        y += height;
     }
     legend(&mut chart, &colours, clashes);
     chart.render(bands)
@@ -77,7 +84,11 @@ pub(crate) fn draw(
 
 fn lanes<'a>(run: &'a Run, clashes: &[Clash], axis: TimeAxis) -> Vec<Lane<'a>> {
     let mut lanes: BTreeMap<(&str, &str), Lane<'a>> = BTreeMap::new();
-    for hold in run.holds.iter().filter(|hold| axis.shows(hold.from_ns, hold.to_ns)) {
+    for hold in run
+        .holds
+        .iter()
+        .filter(|hold| axis.shows(hold.from_ns, hold.to_ns))
+    {
         let lane = lanes.entry((&hold.first, &hold.last)).or_insert_with(|| {
             let range = range(hold);
             let here = |clash: &&Clash| {
@@ -111,7 +122,10 @@ fn most_telling(mut lanes: Vec<Lane<'_>>) -> Vec<Lane<'_>> {
 fn narrowest(lanes: &[Lane<'_>], axis: TimeAxis) -> f64 {
     let mut apart = 0.0;
     loop {
-        let bars: usize = lanes.iter().map(|lane| groups(lane, axis, apart).len()).sum();
+        let bars: usize = lanes
+            .iter()
+            .map(|lane| groups(lane, axis, apart).len())
+            .sum();
         if bars <= MAX_BARS || apart > 256.0 {
             return apart;
         }
@@ -127,9 +141,7 @@ fn groups<'a>(lane: &'a Lane<'_>, axis: TimeAxis, apart: f64) -> Vec<&'a [&'a Ho
     let mut from = 0;
     for at in 1..=lane.holds.len() {
         let joins = match (lane.holds.get(at - 1), lane.holds.get(at)) {
-            (Some(a), Some(b)) => {
-                narrow(a) && narrow(b) && x(b.from_ns) - x(a.to_ns) < apart
-            }
+            (Some(a), Some(b)) => narrow(a) && narrow(b) && x(b.from_ns) - x(a.to_ns) < apart,
             _ => false,
         };
         if !joins {
@@ -143,8 +155,10 @@ fn groups<'a>(lane: &'a Lane<'_>, axis: TimeAxis, apart: f64) -> Vec<&'a [&'a Ho
 /// How many digits of the keys the labels need, from four to eight.
 fn digits(lanes: &[Lane<'_>]) -> usize {
     let distinct = |digits: usize| {
-        let labels: BTreeSet<(String, String)> =
-            lanes.iter().map(|lane| (clip(lane.first, digits + 1), clip(lane.last, digits + 1))).collect();
+        let labels: BTreeSet<(String, String)> = lanes
+            .iter()
+            .map(|lane| (clip(lane.first, digits + 1), clip(lane.last, digits + 1)))
+            .collect();
         labels.len() == lanes.len()
     };
     (4..8).find(|digits| distinct(*digits)).unwrap_or(8)
@@ -177,9 +191,19 @@ fn bars(
     colours: &BTreeMap<&str, usize>,
 ) {
     let axis = chart.axis;
+    let mut busy_until = 0;
     for group in groups(lane, axis, apart) {
         match group {
-            [hold] => bar(chart, hold, y, height, colours),
+            [hold] => {
+                // A second holder at one time has the lower half of the lane.
+                let half = if hold.from_ns < busy_until {
+                    height / 2.0
+                } else {
+                    0.0
+                };
+                bar(chart, hold, y + half, height - half, colours);
+                busy_until = busy_until.max(hold.to_ns);
+            }
             [first, .., last] => {
                 let (x, to) = (axis.x(first.from_ns), axis.x(last.to_ns));
                 let pods: BTreeSet<&str> = group.iter().map(|hold| hold.pod.as_str()).collect();
@@ -204,20 +228,18 @@ fn bars(
     }
 }
 
-fn bar(
-    chart: &mut Chart<'_>,
-    hold: &Hold,
-    y: f64,
-    height: f64,
-    colours: &BTreeMap<&str, usize>,
-) {
+fn bar(chart: &mut Chart<'_>, hold: &Hold, y: f64, height: f64, colours: &BTreeMap<&str, usize>) {
     let axis = chart.axis;
     let (x, to) = (axis.x(hold.from_ns), axis.x(hold.to_ns));
     let width = (to - x).max(1.0);
     let (top, high) = (y + 3.0, height - 6.0);
     let colour = colours.get(hold.pod.as_str()).copied().unwrap_or(0);
     let frozen = hold.frozen_ns.map_or_else(String::new, |at| {
-        format!("\nfrozen for a handoff at {}, {} before its end", seconds(at), span(hold.to_ns.saturating_sub(at)))
+        format!(
+            "\nfrozen for a handoff at {}, {} before its end",
+            seconds(at),
+            span(hold.to_ns.saturating_sub(at))
+        )
     });
     put!(
         chart.body,
@@ -236,7 +258,7 @@ fn bar(
     let label = format!("{} #{}", hold.pod, hold.token);
     let label = [label.as_str(), hold.pod.as_str()]
         .into_iter()
-        .find(|label| height > 20.0 && label.chars().count() as f64 * 6.8 + 8.0 < width);
+        .find(|label| height >= 13.0 && label.chars().count() as f64 * 6.8 + 8.0 < width);
     if let Some(label) = label {
         put!(
             chart.body,
@@ -262,7 +284,8 @@ fn bar(
 fn clash_marks(chart: &mut Chart<'_>, lane: &Lane<'_>, clashes: &[Clash], y: f64, height: f64) {
     let axis = chart.axis;
     let here = |clash: &&Clash| {
-        lane.range.is_some_and(|range| clash.slices.contains(&range))
+        lane.range
+            .is_some_and(|range| clash.slices.contains(&range))
             && axis.shows(clash.from_ns, clash.to_ns)
     };
     for clash in clashes.iter().filter(here) {
@@ -272,7 +295,11 @@ fn clash_marks(chart: &mut Chart<'_>, lane: &Lane<'_>, clashes: &[Clash], y: f64
         if clash.both {
             put!(
                 chart.body,
-                r#"<rect class="overlap" x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}"/>"#
+                r#"<rect class="overlap" x="{x:.1}" y="{:.1}" width="{width:.1}" height="{:.1}"/><rect class="clash" x="{x:.1}" y="{:.1}" width="{width:.1}" height="{:.1}"/>"#,
+                y + height / 2.0 - 2.0,
+                5.0,
+                y + 1.0,
+                height - 2.0
             );
         }
         let middle = x + if clash.both { width / 2.0 } else { 0.0 };
@@ -288,22 +315,42 @@ fn clash_marks(chart: &mut Chart<'_>, lane: &Lane<'_>, clashes: &[Clash], y: f64
 
 fn legend(chart: &mut Chart<'_>, colours: &BTreeMap<&str, usize>, clashes: &[Clash]) {
     for (pod, colour) in colours.iter().take(MAX_PODS) {
-        chart.legend.push((box_key(&format!("hold c{colour}")), clip(pod, 24)));
+        chart
+            .legend
+            .push((box_key(&format!("hold c{colour}")), clip(pod, 24)));
     }
     if colours.len() > MAX_PODS {
-        chart.legend.push((String::new(), format!("and {} more pods", colours.len() - MAX_PODS)));
+        chart.legend.push((
+            String::new(),
+            format!("and {} more pods", colours.len() - MAX_PODS),
+        ));
     }
     let frozen = r#"<rect class="hold c7" width="16" height="12"/><rect class="hatch" width="16" height="12"/><path class="freeze" d="M0,-1V13"/>"#;
-    chart.legend.push((frozen.to_owned(), "frozen for a handoff".to_owned()));
+    chart
+        .legend
+        .push((frozen.to_owned(), "frozen for a handoff".to_owned()));
     let axis = chart.axis;
     let seen = |both: bool| {
-        clashes.iter().filter(|c| c.both == both && axis.shows(c.from_ns, c.to_ns)).count()
+        clashes
+            .iter()
+            .filter(|c| c.both == both && axis.shows(c.from_ns, c.to_ns))
+            .count()
     };
-    let most = if clashes.len() >= MAX_CLASHES { " or more" } else { "" };
+    let most = if clashes.len() >= MAX_CLASHES {
+        " or more"
+    } else {
+        ""
+    };
     let overlap = r#"<rect class="overlap" width="16" height="12"/>"#.to_owned();
-    chart.legend.push((overlap, format!("two holders at once: {}{most}", count(seen(true)))));
+    chart.legend.push((
+        overlap,
+        format!("two holders at once: {}{most}", count(seen(true))),
+    ));
     if seen(false) > 0 {
         let mark = r#"<path class="badmark" d="M8,10l-5,-8h10z"/>"#.to_owned();
-        chart.legend.push((mark, format!("token did not rise: {}{most}", count(seen(false)))));
+        chart.legend.push((
+            mark,
+            format!("token did not rise: {}{most}", count(seen(false))),
+        ));
     }
 }

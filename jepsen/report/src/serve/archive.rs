@@ -18,12 +18,25 @@ const PIECE_BYTES: usize = 64 << 10;
 /// on the way breaks the connection, so that half a run is never taken for a whole one.
 pub(super) fn send(dir: PathBuf, name: String, permit: OwnedSemaphorePermit) -> Response {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(PIECES);
-    let name: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() || "-.+_".contains(c) { c } else { '_' }).collect();
+    let name: String = name
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "-.+_".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
     let top = name.clone();
     tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        let mut writer = io::BufWriter::with_capacity(PIECE_BYTES, Pieces { sender: sender.clone() });
+        let mut writer = io::BufWriter::with_capacity(
+            PIECE_BYTES,
+            Pieces {
+                sender: sender.clone(),
+            },
+        );
         let written = append(&mut writer, &dir, &top).and_then(|()| writer.flush());
         if let Err(error) = written {
             // Nobody listens any more when this fails too.
@@ -35,7 +48,10 @@ pub(super) fn send(dir: PathBuf, name: String, permit: OwnedSemaphorePermit) -> 
     });
     let headers = [
         (header::CONTENT_TYPE, "application/x-tar".to_owned()),
-        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}.tar\"")),
+        (
+            header::CONTENT_DISPOSITION,
+            format!("attachment; filename=\"{name}.tar\""),
+        ),
     ];
     (headers, Body::from_stream(pieces)).into_response()
 }

@@ -42,8 +42,13 @@ pub(super) async fn send(store: &Path, parts: &[&str]) -> Response {
     };
     let kind = kind(parts.last().copied().unwrap_or_default());
     // The file may still grow: what was promised is sent, no more.
-    let body = Body::from_stream(ReaderStream::new(tokio::io::AsyncReadExt::take(file, length)));
-    let headers = [(header::CONTENT_TYPE, kind.to_owned()), (header::CONTENT_LENGTH, length.to_string())];
+    let body = Body::from_stream(ReaderStream::new(tokio::io::AsyncReadExt::take(
+        file, length,
+    )));
+    let headers = [
+        (header::CONTENT_TYPE, kind.to_owned()),
+        (header::CONTENT_LENGTH, length.to_string()),
+    ];
     (headers, body).into_response()
 }
 

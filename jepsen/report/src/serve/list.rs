@@ -70,14 +70,23 @@ impl Entry {
 /// The page.
 pub(super) fn page(store: &Path, filter: &Filter) -> String {
     let (dirs, total) = directories(store);
-    let entries: Vec<Entry> =
-        dirs.into_iter().map(|(time, name, dir)| Entry::read(name, time, &dir)).collect();
-    let workloads: BTreeSet<&str> =
-        entries.iter().filter_map(|e| Some(e.test.as_ref()?.workload.as_str())).collect();
+    let entries: Vec<Entry> = dirs
+        .into_iter()
+        .map(|(time, name, dir)| Entry::read(name, time, &dir))
+        .collect();
+    let workloads: BTreeSet<&str> = entries
+        .iter()
+        .filter_map(|e| Some(e.test.as_ref()?.workload.as_str()))
+        .collect();
     let shown: Vec<&Entry> = entries.iter().filter(|e| e.matches(filter)).collect();
     let mut body = String::from("<h1>Runs</h1>");
     body.push_str(&form(filter, &workloads));
-    put!(body, "<p class=\"note\">{} of {} runs", count(shown.len()), count(total));
+    put!(
+        body,
+        "<p class=\"note\">{} of {} runs",
+        count(shown.len()),
+        count(total)
+    );
     if total > MAX_RUNS {
         put!(body, "; only the newest {} were looked at", count(MAX_RUNS));
     }
@@ -122,16 +131,27 @@ fn subdirectories(dir: &Path) -> Vec<(String, PathBuf)> {
 fn form(filter: &Filter, workloads: &BTreeSet<&str>) -> String {
     let mut out = String::from("<form method=\"get\" action=\"/\">");
     let mut select = |name: &str, chosen: &str, choices: &[&str]| {
-        put!(out, "<label>{name} <select name=\"{name}\"><option value=\"\">any</option>");
+        put!(
+            out,
+            "<label>{name} <select name=\"{name}\"><option value=\"\">any</option>"
+        );
         for choice in choices {
             let selected = if *choice == chosen { " selected" } else { "" };
             // The value must be whole, or the filter would not find it again.
             let value = crate::text::escape(choice);
-            put!(out, "<option value=\"{value}\"{selected}>{}</option>", safe(choice, 60));
+            put!(
+                out,
+                "<option value=\"{value}\"{selected}>{}</option>",
+                safe(choice, 60)
+            );
         }
         out.push_str("</select></label>");
     };
-    select("verdict", &filter.verdict, &["valid", "invalid", "unknown", "none"]);
+    select(
+        "verdict",
+        &filter.verdict,
+        &["valid", "invalid", "unknown", "none"],
+    );
     let workloads: Vec<&str> = workloads.iter().copied().take(200).collect();
     select("workload", &filter.workload, &workloads);
     out.push_str("<button>Show</button></form>");

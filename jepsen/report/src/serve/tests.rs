@@ -29,7 +29,10 @@ fn router(dir: &Path) -> Router {
 }
 
 async fn get(router: &Router, path: &str) -> Response<Body> {
-    let request = Request::get(path).header("host", "localhost:1234").body(Body::empty()).unwrap();
+    let request = Request::get(path)
+        .header("host", "localhost:1234")
+        .body(Body::empty())
+        .unwrap();
     router.clone().oneshot(request).await.unwrap()
 }
 
@@ -43,7 +46,10 @@ async fn runs_are_listed_newest_first_and_filtered() {
     let dir = store();
     let router = router(dir.path());
     let list = text(get(&router, "/").await).await;
-    let (bad, good) = (list.find("/run/bad/").unwrap(), list.find("/run/good/").unwrap());
+    let (bad, good) = (
+        list.find("/run/bad/").unwrap(),
+        list.find("/run/good/").unwrap(),
+    );
     assert!(bad < good);
     assert!(list.contains("2 of 2 runs"));
     assert!(list.contains("<b>NO</b>"));
@@ -58,7 +64,10 @@ async fn pages_and_files_of_a_run_are_sent_as_what_they_are() {
     let dir = store();
     let router = router(dir.path());
     let run = "/run/good/20261120T100000";
-    assert_eq!(get(&router, run).await.status(), StatusCode::PERMANENT_REDIRECT);
+    assert_eq!(
+        get(&router, run).await.status(),
+        StatusCode::PERMANENT_REDIRECT
+    );
     for (file, kind) in [
         ("", "text/html; charset=utf-8"),
         ("timeline.html", "text/html; charset=utf-8"),
@@ -69,11 +78,19 @@ async fn pages_and_files_of_a_run_are_sent_as_what_they_are() {
         assert_eq!(response.status(), StatusCode::OK, "{file}");
         assert_eq!(response.headers()["content-type"], kind, "{file}");
         assert_eq!(response.headers()["x-content-type-options"], "nosniff");
-        let policy = response.headers()["content-security-policy"].to_str().unwrap();
-        assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
+        let policy = response.headers()["content-security-policy"]
+            .to_str()
+            .unwrap();
+        assert!(
+            policy.starts_with("default-src 'none'; script-src 'sha256-"),
+            "{policy}"
+        );
         let name = if file.is_empty() { "index.html" } else { file };
         let on_disk = fs::read(dir.path().join("store/good/20261120T100000").join(name)).unwrap();
-        assert_eq!(to_bytes(response.into_body(), 64 << 20).await.unwrap(), on_disk);
+        assert_eq!(
+            to_bytes(response.into_body(), 64 << 20).await.unwrap(),
+            on_disk
+        );
     }
 }
 
@@ -130,7 +147,10 @@ async fn a_run_can_be_had_whole_and_links_in_it_stay_links() {
         names.push(path);
     }
     for file in ["index.html", "history.jsonl", "link"] {
-        assert!(names.contains(&format!("good-20261120T100000/{file}")), "{names:?}");
+        assert!(
+            names.contains(&format!("good-20261120T100000/{file}")),
+            "{names:?}"
+        );
     }
 }
 
@@ -145,8 +165,15 @@ async fn a_page_of_elsewhere_cannot_read_runs_through_a_name_that_points_here() 
         ("evil.example:8080", StatusCode::MISDIRECTED_REQUEST),
         ("127.0.0.1.evil.example", StatusCode::MISDIRECTED_REQUEST),
     ] {
-        let request = Request::get("/").header("host", host).body(Body::empty()).unwrap();
-        assert_eq!(router.clone().oneshot(request).await.unwrap().status(), status, "{host}");
+        let request = Request::get("/")
+            .header("host", host)
+            .body(Body::empty())
+            .unwrap();
+        assert_eq!(
+            router.clone().oneshot(request).await.unwrap().status(),
+            status,
+            "{host}"
+        );
     }
 }
 

@@ -35,7 +35,9 @@ impl Window {
     /// Whether a finding points at the operation.
     pub fn marks(&self, operation: &Operation) -> bool {
         self.marked.contains(&operation.index)
-            || operation.end.is_some_and(|(end, _)| self.marked.contains(&end))
+            || operation
+                .end
+                .is_some_and(|(end, _)| self.marked.contains(&end))
     }
 
     /// The windows of a run, and what they leave out.
@@ -44,16 +46,37 @@ impl Window {
         let total = run.operations.len();
         if total <= WHOLE {
             let axis = TimeAxis::new(0, run.end_ns);
-            let marked = findings.iter().flat_map(|f| f.ops.iter().copied()).collect();
-            let mut windows = vec![Self::filled("The whole run".to_owned(), run, axis, marked, None, WHOLE)];
-            windows.extend(findings.iter().take(MAX_FINDINGS).filter_map(|f| Self::around(run, f)));
+            let marked = findings
+                .iter()
+                .flat_map(|f| f.ops.iter().copied())
+                .collect();
+            let mut windows = vec![Self::filled(
+                "The whole run".to_owned(),
+                run,
+                axis,
+                marked,
+                None,
+                WHOLE,
+            )];
+            windows.extend(
+                findings
+                    .iter()
+                    .take(MAX_FINDINGS)
+                    .filter_map(|f| Self::around(run, f)),
+            );
             let left = left_out(&findings, None);
             return (windows, left);
         }
-        let mut windows: Vec<Window> =
-            findings.iter().take(MAX_FINDINGS).filter_map(|f| Self::around(run, f)).collect();
+        let mut windows: Vec<Window> = findings
+            .iter()
+            .take(MAX_FINDINGS)
+            .filter_map(|f| Self::around(run, f))
+            .collect();
         windows.extend(sample(run));
-        let shown: BTreeSet<usize> = windows.iter().flat_map(|w| w.operations.iter().copied()).collect();
+        let shown: BTreeSet<usize> = windows
+            .iter()
+            .flat_map(|w| w.operations.iter().copied())
+            .collect();
         let left = format!(
             "The run has {} operations; shown are {} of them: windows around findings, and a sample from its beginning, its middle, its end and the first unknown outcome.",
             count(total),
@@ -86,10 +109,17 @@ impl Window {
             seconds(axis.to_ns),
             clip(&finding.what, 110)
         );
-        Some(Self::filled(title, run, axis, marked, finding.key.as_deref(), MAX_OPERATIONS))
+        Some(Self::filled(
+            title,
+            run,
+            axis,
+            marked,
+            finding.key.as_deref(),
+            MAX_OPERATIONS,
+        ))
     }
 
-    /// What was under way in `axis`: marked operations, then those of `key`, then the others.
+    /// What was under way in `axis`, of `key` only if there is one; marked operations first.
     fn filled(
         title: String,
         run: &Run,
@@ -98,8 +128,13 @@ impl Window {
         key: Option<&str>,
         most: usize,
     ) -> Window {
-        let mut window =
-            Window { title, notes: Vec::new(), axis, operations: Vec::new(), marked };
+        let mut window = Window {
+            title,
+            notes: Vec::new(),
+            axis,
+            operations: Vec::new(),
+            marked,
+        };
         let under_way = |o: &Operation| {
             let end = o.end.map_or(o.from_ns, |(_, at)| at);
             axis.shows(o.from_ns, end)
@@ -112,18 +147,23 @@ impl Window {
                 let rank = match operation {
                     o if window.marks(o) => 0,
                     o if !under_way(o) => return None,
-                    o if key.is_some() && o.key.as_deref() == key => 1,
-                    _ => 2,
+                    o if key.is_some() && o.key.as_deref() != key => return None,
+                    _ => 1,
                 };
                 Some((rank, at))
             })
             .collect();
         ranked.sort_unstable();
+        if let Some(key) = key {
+            window
+                .notes
+                .push(format!("only operations of key {}", clip(key, 60)));
+        }
         let found = ranked.len();
         ranked.truncate(most);
         if found > ranked.len() {
             window.notes.push(format!(
-                "{} of {} operations under way in {}: those of the finding, of its key, then the first",
+                "{} of {} operations under way in {}: those of the finding, then the first",
                 ranked.len(),
                 count(found),
                 span(axis.span_ns())
@@ -137,7 +177,9 @@ impl Window {
 /// Everything that any checker points at.
 pub(crate) fn findings(run: &Run) -> Vec<Finding> {
     let outcomes = run.results.iter().flat_map(|results| &results.outcomes);
-    outcomes.flat_map(|outcome| outcome.findings.iter().cloned()).collect()
+    outcomes
+        .flat_map(|outcome| outcome.findings.iter().cloned())
+        .collect()
 }
 
 fn left_out(findings: &[Finding], words: Option<String>) -> Option<String> {
@@ -158,7 +200,10 @@ fn sample(run: &Run) -> Vec<Window> {
         ("The beginning", Some(0)),
         ("The middle", Some(total / 2)),
         ("The end", Some(total.saturating_sub(EACH))),
-        ("Around the first unknown outcome", unknown.map(|at| at.saturating_sub(EACH / 2))),
+        (
+            "Around the first unknown outcome",
+            unknown.map(|at| at.saturating_sub(EACH / 2)),
+        ),
     ];
     let window = |(title, at): (&str, Option<usize>)| {
         let operations: Vec<usize> = (at?..total).take(EACH).collect();
@@ -167,7 +212,11 @@ fn sample(run: &Run) -> Vec<Window> {
         let to = shown().map(|o| o.from_ns).max()?;
         let axis = TimeAxis::new(from, to.saturating_add((to - from) / 10));
         Some(Window {
-            title: format!("{title}: {} to {}", seconds(axis.from_ns), seconds(axis.to_ns)),
+            title: format!(
+                "{title}: {} to {}",
+                seconds(axis.from_ns),
+                seconds(axis.to_ns)
+            ),
             notes: Vec::new(),
             axis,
             operations,
