@@ -1,0 +1,121 @@
+//! What each part of the system believes of the assignment.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use super::LeaseholdClient;
+use super::outcome::out_of_time;
+use crate::leasehold::TARGET;
+use crate::leasehold::admin::Slices;
+use crate::rpc::ServesRequest;
+use crate::system::{Completion, Invocation};
+
+/// Between two looks.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Who serves what, by first slice key.
+type View = Vec<(String, String)>;
+
+fn view_of(slices: &Slices) -> Option<View> {
+    slices
+        .slices
+        .iter()
+        .map(|info| {
+            let owner = info
+                .assigned
+                .owner
+                .filter(|_| info.assigned.handoff.is_none())?;
+            let address = slices.address(owner.session)?;
+            let first = format!("{:016x}", info.slice.first().as_u64());
+            Some((first, address.as_str().to_owned()))
+        })
+        .collect()
+}
+
+impl LeaseholdClient {
+    /// `view` of the observer that the invocation's value names: an Assigner's host, `clerk`, or
+    /// `pods`, whose members are asked what they serve. Answered when it is complete: every slice
+    /// owned, none on its way.
+    pub(super) async fn view(&mut self, invocation: &Invocation) -> Completion {
+        let observer = invocation.value.as_str().unwrap_or("clerk").to_owned();
+        let looked = async {
+            loop {
+                let seen = match observer.as_str() {
+                    "clerk" => self.view_of_clerk().await,
+                    "pods" => self.view_of_pods().await,
+                    host => self.view_of_assigner(host).await,
+                };
+                match seen {
+                    Some(view) => return view,
+                    None => sleep(AGAIN).await,
+                }
+            }
+        };
+        match timeout(invocation.deadline, looked).await {
+            Ok(view) => Completion::Ok {
+                value: view
+                    .into_iter()
+                    .map(|(first, at)| json!([first, at]))
+                    .collect::<Value>(),
+                node: Some(observer),
+                epoch: None,
+            },
+            Err(_) => out_of_time(false, invocation.deadline),
+        }
+    }
+
+    async fn slices_now(&self) -> Option<Slices> {
+        self.admin.slices(TARGET).await.ok()
+    }
+
+    async fn view_of_assigner(&self, host: &str) -> Option<View> {
+        let nodes = self.admin.nodes();
+        let node = nodes.iter().find(|node| node.host == host)?;
+        let one = [(node.host.clone(), node.address.clone())];
+        let admin = crate::leasehold::admin::Admin::new(&one, Duration::ZERO).ok()?;
+        view_of(&admin.slices(TARGET).await.ok()?)
+    }
+
+    /// Where this worker's Clerk would send a request for each slice.
+    async fn view_of_clerk(&self) -> Option<View> {
+        let slices = self.slices_now().await?;
+        let route = |info: &leasehold_proto::wire::listing::SliceInfo| {
+            let route = self.clerk.route_slice_key(info.slice.first())?;
+            let first = format!("{:016x}", info.slice.first().as_u64());
+            Some((first, route.address.as_str().to_owned()))
+        };
+        let view: Option<View> = slices.slices.iter().map(route).collect();
+        // The slices that were asked for must be those of the map, and nothing on its way.
+        view.filter(|_| view_of(&slices).is_some())
+    }
+
+    /// Which pod says that it serves each slice: one, not more.
+    async fn view_of_pods(&mut self) -> Option<View> {
+        let slices = self.slices_now().await?;
+        let owned = view_of(&slices)?;
+        let mut view = View::new();
+        for info in &slices.slices {
+            let mut serving = Vec::new();
+            for (name, pod) in &mut self.pods {
+                let request = ServesRequest {
+                    slice_key: info.slice.first().as_u64(),
+                    target: TARGET.into(),
+                };
+                let reply = timeout(super::NOTICE, pod.serves(request)).await;
+                if reply.ok()?.ok()?.into_inner().token.is_some() {
+                    serving.push(name.clone());
+                }
+            }
+            let [name] = serving.as_slice() else {
+                return None;
+            };
+            let first = format!("{:016x}", info.slice.first().as_u64());
+            let address = self.addresses.get(name)?.clone();
+            view.push((first, address));
+        }
+        // As long as it differs the move is not over.
+        (view == owned).then_some(view)
+    }
+}
