@@ -50,9 +50,10 @@ impl<'a> Chart<'a> {
         }
     }
 
-    /// Says in the middle that there is nothing to show, and why.
+    /// Says that there is nothing to show, and why, in little room.
     pub fn nothing(&mut self, why: &str) {
-        let (x, y) = ((LEFT + RIGHT) / 2.0, self.height / 2.0);
+        self.height = 44.0;
+        let (x, y) = ((LEFT + RIGHT) / 2.0, self.height / 2.0 + 4.0);
         let why = escape(why);
         put!(
             self.body,

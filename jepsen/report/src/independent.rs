@@ -1,7 +1,7 @@
 //! Pages of single keys, for keys with findings: the smallest failing window step by step, and the
 //! key's whole history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -129,11 +129,8 @@ fn steps(run: &Run, checker: &str, finding: &Finding) -> String {
     if finding.ops.is_empty() {
         return "<p class=\"note\">The checker points at no single operations.</p>".to_owned();
     }
-    let mut marked: Vec<&Operation> = run
-        .operations
-        .iter()
-        .filter(|o| finding.ops.iter().any(|index| o.has_index(*index)))
-        .collect();
+    let ops: BTreeSet<u64> = finding.ops.iter().copied().collect();
+    let mut marked: Vec<&Operation> = run.operations.iter().filter(|o| o.is_among(&ops)).collect();
     marked.sort_by_key(|o| (o.from_ns, o.index));
     let mut out = String::from("<p>The operations that the checker points at, as they began.");
     if checker.starts_with("linearizable") {
@@ -201,11 +198,11 @@ fn history_table(run: &Run, key: &str, findings: &[(String, Finding)]) -> String
         .iter()
         .filter(|o| o.key.as_deref() == Some(key))
         .collect();
-    let hit = |o: &Operation| {
-        findings
-            .iter()
-            .any(|(_, f)| f.ops.iter().any(|index| o.has_index(*index)))
-    };
+    let ops: BTreeSet<u64> = findings
+        .iter()
+        .flat_map(|(_, f)| f.ops.iter().copied())
+        .collect();
+    let hit = |o: &Operation| o.is_among(&ops);
     let first_hit = of_key.iter().position(|o| hit(o)).unwrap_or(0);
     let from = if of_key.len() > MAX_ROWS {
         first_hit.saturating_sub(MAX_ROWS / 4)

@@ -61,17 +61,7 @@ impl Report<'_> {
         body.push_str("</div>");
         body.push_str(&self.faults());
         body.push_str(&facts::options(self.run));
-        body.push_str("<h2>Files</h2><ul class=\"files\">");
-        for file in files {
-            let link: Vec<String> = file.split('/').map(component).collect();
-            put!(
-                body,
-                "<li><a href=\"{}\">{}</a></li>",
-                link.join("/"),
-                safe(file, 80)
-            );
-        }
-        body.push_str("</ul>");
+        body.push_str(&file_list(files));
         body.push_str(READOUT);
         page(name, &body)
     }
@@ -305,6 +295,30 @@ fn finding_line(finding: &Finding, keys: &BTreeMap<String, String>) -> String {
         }
     }
     out.push_str("</div>");
+    out
+}
+
+/// A page for a run that has no report yet: one under way, or one that broke off.
+pub(crate) fn without_report(dir: &Path) -> String {
+    let body = format!(
+        "<h1>A run without a report</h1><p class=\"banner\">It is under way, or it broke off: nothing was judged.</p>{}",
+        file_list(&files(dir))
+    );
+    page("A run without a report", &body)
+}
+
+fn file_list(files: &[String]) -> String {
+    let mut out = String::from("<h2>Files</h2><ul class=\"files\">");
+    for file in files {
+        let link: Vec<String> = file.split('/').map(component).collect();
+        put!(
+            out,
+            "<li><a href=\"{}\">{}</a></li>",
+            link.join("/"),
+            safe(file, 80)
+        );
+    }
+    out.push_str("</ul>");
     out
 }
 

@@ -28,7 +28,6 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use axis::TimeAxis;
 use bands::Bands;
 use run::Run;
 
@@ -71,7 +70,7 @@ pub fn write(dir: &Path) -> anyhow::Result<()> {
 
 /// All plots of the run, in the order in which the page shows them.
 fn plots(run: &Run, clashes: &[clash::Clash], bands: &Bands<'_>) -> Vec<Plot> {
-    let axis = TimeAxis::new(0, run.end_ns);
+    let axis = run.axis();
     let title = "Ownership: which pod could serve which slice, in true time";
     vec![
         ("faults.svg", plot::faults::draw(run, axis, bands)),

@@ -1,6 +1,6 @@
 //! A run as its files tell it. What is missing, damaged or too long is noted, never an error.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -11,6 +11,7 @@ use leasehold_checkers::{Kind, Op};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::axis::TimeAxis;
 use crate::text;
 
 /// Lines read of one file of lines; the rest is left out, and the page says so.
@@ -57,9 +58,10 @@ impl Operation {
         self.end.map(|(_, at)| at.saturating_sub(self.from_ns))
     }
 
-    /// Whether one of its lines has this index.
-    pub fn has_index(&self, index: u64) -> bool {
-        self.index == index || self.end.is_some_and(|(end, _)| end == index)
+    /// Whether one of its lines is among these, by index.
+    pub fn is_among(&self, indices: &BTreeSet<u64>) -> bool {
+        let has = |index: u64| indices.contains(&index);
+        has(self.index) || self.end.is_some_and(|(end, _)| has(end))
     }
 }
 
@@ -103,6 +105,11 @@ impl Run {
         run
     }
 
+    /// The axis of the whole run.
+    pub fn axis(&self) -> TimeAxis {
+        TimeAxis::new(0, self.end_ns.max(1_000_000))
+    }
+
     /// How many operations ended so.
     pub fn ended(&self, outcome: Kind) -> usize {
         let same = |operation: &&Operation| operation.outcome == outcome;
@@ -124,7 +131,6 @@ impl Run {
             .filter(|at| *at <= MAX_TIME_NS)
             .max()
             .unwrap_or(0)
-            .max(1_000_000)
     }
 }
 

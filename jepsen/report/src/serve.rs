@@ -137,7 +137,19 @@ async fn index(
     State(shared): State<Arc<Shared>>,
     extract::Path((name, time)): extract::Path<(String, String)>,
 ) -> Response {
-    files::send(&shared.store, &[&name, &time, "index.html"]).await
+    let page = files::resolve(&shared.store, &[&name, &time, "index.html"]);
+    let run = files::resolve(&shared.store, &[&name, &time]);
+    match (page, run) {
+        (None, Some(run)) if run.is_dir() => {
+            let made =
+                tokio::task::spawn_blocking(move || crate::index::without_report(&run)).await;
+            made.map_or_else(
+                |_| StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+                |page| Html(page).into_response(),
+            )
+        }
+        _ => files::send(&shared.store, &[&name, &time, "index.html"]).await,
+    }
 }
 
 async fn file(

@@ -341,6 +341,12 @@ fn example_runs_can_be_had_for_eyes() {
         made.write(&dir);
         crate::write(&dir).unwrap();
     }
+    let mut many = testing::valid(6, 2_000);
+    let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(6);
+    many.holds = testing::holds(&mut rng, 200, 1_500);
+    let dir = root.join("many-slices").join("20261120T100000.000Z");
+    many.write(&dir);
+    crate::write(&dir).unwrap();
     let dir = root.join("empty").join("20261120T110000.000Z");
     fs::create_dir_all(&dir).unwrap();
     crate::write(&dir).unwrap();

@@ -82,7 +82,7 @@ pub(crate) fn count(n: usize) -> String {
 
 /// A tick of an axis without needless zeros.
 pub(crate) fn tick(value: f64) -> String {
-    let text = format!("{value:.6}");
+    let text = format!("{value:.9}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     if text == "-0" { "0" } else { text }.to_owned()
 }

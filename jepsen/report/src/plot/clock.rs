@@ -33,7 +33,6 @@ pub(crate) fn draw(run: &Run, axis: TimeAxis, bands: &Bands<'_>) -> String {
         hosts.entry(&sample.host).or_default().push(sample);
     }
     if hosts.is_empty() {
-        chart.height = 60.0;
         chart.nothing("no clock was sampled");
         return chart.render(bands);
     }

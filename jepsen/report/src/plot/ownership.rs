@@ -67,7 +67,7 @@ pub(crate) fn draw(
     let apart = narrowest(&lanes, axis);
     if apart > 0.0 {
         chart.notes.push(format!(
-            "holds narrower than {apart:.0} pixels lie together in paler bars; every overlap is drawn"
+            "holds narrower than {apart:.0} pixels are drawn together, each pod with its share of the time; every overlap is drawn"
         ));
     }
     let digits = digits(&lanes);
@@ -133,7 +133,8 @@ fn narrowest(lanes: &[Lane<'_>], axis: TimeAxis) -> f64 {
     }
 }
 
-/// Holds that are drawn as one bar: single ones, or runs of neighbours narrower than `apart`.
+/// Holds that are drawn as one bar: single ones, or neighbours narrower than `apart` within a
+/// little more than that.
 fn groups<'a>(lane: &'a Lane<'_>, axis: TimeAxis, apart: f64) -> Vec<&'a [&'a Hold]> {
     let x = |ns: u64| axis.x(ns);
     let narrow = |hold: &Hold| apart > 0.0 && x(hold.to_ns) - x(hold.from_ns) < apart;
@@ -141,7 +142,10 @@ fn groups<'a>(lane: &'a Lane<'_>, axis: TimeAxis, apart: f64) -> Vec<&'a [&'a Ho
     let mut from = 0;
     for at in 1..=lane.holds.len() {
         let joins = match (lane.holds.get(at - 1), lane.holds.get(at)) {
-            (Some(a), Some(b)) => narrow(a) && narrow(b) && x(b.from_ns) - x(a.to_ns) < apart,
+            (Some(a), Some(b)) => {
+                let begun = lane.holds.get(from).map_or(0, |first| first.from_ns);
+                narrow(a) && narrow(b) && x(b.to_ns) - x(begun) < apart * 1.5
+            }
             _ => false,
         };
         if !joins {
@@ -204,28 +208,54 @@ fn bars(
                 bar(chart, hold, y + half, height - half, colours);
                 busy_until = busy_until.max(hold.to_ns);
             }
-            [first, .., last] => {
-                let (x, to) = (axis.x(first.from_ns), axis.x(last.to_ns));
-                let pods: BTreeSet<&str> = group.iter().map(|hold| hold.pod.as_str()).collect();
-                let pods: Vec<&str> = pods.into_iter().collect();
-                put!(
-                    chart.body,
-                    r#"<rect class="hold many c{}" x="{x:.1}" y="{:.1}" width="{:.1}" height="{:.1}"><title>{} holds of {}: {} to {}, tokens {} to {}</title></rect>"#,
-                    colours.get(first.pod.as_str()).copied().unwrap_or(0),
-                    y + 4.0,
-                    (to - x).max(1.0),
-                    height - 8.0,
-                    group.len(),
-                    safe(&pods.join(", "), 200),
-                    seconds(first.from_ns),
-                    seconds(last.to_ns),
-                    first.token,
-                    last.token
-                );
-            }
+            [_, _, ..] => shares(chart, group, y, height, colours),
             [] => {}
         }
     }
+}
+
+/// Several holds in one bar, as high for each pod as it held the slice.
+fn shares(
+    chart: &mut Chart<'_>,
+    group: &[&Hold],
+    y: f64,
+    height: f64,
+    colours: &BTreeMap<&str, usize>,
+) {
+    let from = group.iter().map(|hold| hold.from_ns).min().unwrap_or(0);
+    let to = group.iter().map(|hold| hold.to_ns).max().unwrap_or(0);
+    let mut held: BTreeMap<&str, u64> = BTreeMap::new();
+    for hold in group {
+        let long = hold.to_ns.saturating_sub(hold.from_ns);
+        let sum = held.entry(&hold.pod).or_default();
+        *sum = sum.saturating_add(long);
+    }
+    let all: f64 = held.values().map(|ns| *ns as f64).sum();
+    let whole = all.max(to.saturating_sub(from) as f64).max(1.0);
+    let (x, width) = (
+        chart.axis.x(from),
+        (chart.axis.x(to) - chart.axis.x(from)).max(1.0),
+    );
+    let (mut bottom, high) = (y + height - 2.0, height - 4.0);
+    put!(chart.body, "<g>");
+    for (pod, ns) in &held {
+        let part = high * *ns as f64 / whole;
+        bottom -= part;
+        let colour = colours.get(pod).copied().unwrap_or(0);
+        put!(
+            chart.body,
+            r#"<path class="hold c{colour}" d="M{x:.1},{bottom:.1}h{width:.1}v{part:.1}h-{width:.1}z"/>"#
+        );
+    }
+    let pods: Vec<&str> = held.into_keys().collect();
+    put!(
+        chart.body,
+        "<title>{} holds of {}: {} to {}</title></g>",
+        group.len(),
+        safe(&pods.join(", "), 100),
+        seconds(from),
+        seconds(to)
+    );
 }
 
 fn bar(chart: &mut Chart<'_>, hold: &Hold, y: f64, height: f64, colours: &BTreeMap<&str, usize>) {

@@ -1,6 +1,7 @@
 //! A whole run as one file, made while it is sent.
 
-use std::io::{self, Write};
+use std::fs;
+use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
 
 use axum::body::{Body, Bytes};
@@ -56,10 +57,33 @@ pub(super) fn send(dir: PathBuf, name: String, permit: OwnedSemaphorePermit) -> 
     (headers, Body::from_stream(pieces)).into_response()
 }
 
+/// Appends all that is in `dir` under the name `top`, in the order of names.
 fn append(writer: &mut impl Write, dir: &Path, top: &str) -> io::Result<()> {
     let mut archive = tar::Builder::new(writer);
-    archive.follow_symlinks(false);
-    archive.append_dir_all(top, dir)?;
+    let mut left = vec![(PathBuf::from(top), dir.to_owned())];
+    while let Some((name, place)) = left.pop() {
+        let metadata = fs::symlink_metadata(&place)?;
+        let mut header = tar::Header::new_gnu();
+        header.set_metadata(&metadata);
+        if metadata.is_dir() {
+            archive.append_dir(&name, &place)?;
+            let mut entries = fs::read_dir(&place)?.collect::<io::Result<Vec<_>>>()?;
+            entries.sort_by_key(|entry| std::cmp::Reverse(entry.file_name()));
+            left.extend(entries.iter().map(|e| (name.join(e.file_name()), e.path())));
+        } else if metadata.is_symlink() {
+            archive.append_link(&mut header, &name, fs::read_link(&place)?)?;
+        } else if metadata.is_file() {
+            // Of a file that still grows, what was there when it was opened.
+            let file = fs::File::open(&place)?;
+            let size = file.metadata()?.len();
+            header.set_size(size);
+            let mut file = file.take(size);
+            archive.append_data(&mut header, &name, &mut file)?;
+            if file.limit() > 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
     archive.finish()
 }
 

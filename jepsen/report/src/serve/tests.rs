@@ -95,6 +95,18 @@ async fn pages_and_files_of_a_run_are_sent_as_what_they_are() {
 }
 
 #[tokio::test]
+async fn a_run_under_way_shows_its_files() {
+    let dir = store();
+    let run = dir.path().join("store/good/20261120T120000");
+    fs::create_dir_all(&run).unwrap();
+    fs::write(run.join("test.json"), "{}").unwrap();
+    let page = get(&router(dir.path()), "/run/good/20261120T120000/").await;
+    assert_eq!(page.status(), StatusCode::OK);
+    let page = text(page).await;
+    assert!(page.contains("A run without a report") && page.contains("href=\"test.json\""));
+}
+
+#[tokio::test]
 async fn nothing_outside_the_store_is_ever_sent() {
     let dir = store();
     let run = dir.path().join("store/good/20261120T100000");

@@ -34,10 +34,7 @@ pub(crate) struct Window {
 impl Window {
     /// Whether a finding points at the operation.
     pub fn marks(&self, operation: &Operation) -> bool {
-        self.marked.contains(&operation.index)
-            || operation
-                .end
-                .is_some_and(|(end, _)| self.marked.contains(&end))
+        operation.is_among(&self.marked)
     }
 
     /// The windows of a run, and what they leave out.
@@ -45,7 +42,7 @@ impl Window {
         let findings = findings(run);
         let total = run.operations.len();
         if total <= WHOLE {
-            let axis = TimeAxis::new(0, run.end_ns);
+            let axis = run.axis();
             let marked = findings
                 .iter()
                 .flat_map(|f| f.ops.iter().copied())
@@ -89,12 +86,9 @@ impl Window {
     /// The window of a finding: its time, or that of its operations, with as much again around it.
     pub fn around(run: &Run, finding: &Finding) -> Option<Window> {
         let marked: BTreeSet<u64> = finding.ops.iter().copied().collect();
-        let of_finding = |o: &&Operation| {
-            marked.contains(&o.index) || o.end.is_some_and(|(end, _)| marked.contains(&end))
-        };
         let mut from = finding.time_ns.map(|(from, _)| from);
         let mut to = finding.time_ns.map(|(_, to)| to);
-        for operation in run.operations.iter().filter(of_finding) {
+        for operation in run.operations.iter().filter(|o| o.is_among(&marked)) {
             let end = operation.end.map_or(operation.from_ns, |(_, at)| at);
             from = Some(from.map_or(operation.from_ns, |f| f.min(operation.from_ns)));
             to = Some(to.map_or(end, |t| t.max(end)));
