@@ -11,8 +11,8 @@
 //!
 //! * of equal ones the one that began first comes first;
 //! * the model tells when one could as well come later (`Model::is_idle`);
-//! * an operation that fits and changes nothing is taken at once: whatever order is possible, is
-//!   possible with it moved to here.
+//! * a read that fits is taken at once: whatever order is possible, is possible with it moved to
+//!   here. (Not so a write of the value that is there: later it may be needed.)
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -195,8 +195,7 @@ impl<'a, M: Model> Search<'a, M> {
         (rounds % 1024 == 1 && Instant::now() >= limits.deadline).then_some("time")
     }
 
-    /// The place to try first. An operation that fits and changes nothing needs no alternative, not
-    /// even those in front of it.
+    /// The place to try first. A read that fits needs no alternative, not even those in front of it.
     fn first_candidate(&mut self) -> Option<usize> {
         let mut place = self.next[CALLS];
         while place >= FIRST && !self.places[place].1 {
@@ -263,7 +262,7 @@ impl<'a, M: Model> Search<'a, M> {
             self.done.unset(at);
             return false;
         }
-        let is_forced = !is_unknown && after == self.state;
+        let is_forced = !is_unknown && self.model.is_read(op) && after == self.state;
         self.taken.push(Taken {
             place,
             before: std::mem::replace(&mut self.state, after),

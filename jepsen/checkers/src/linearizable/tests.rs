@@ -145,6 +145,18 @@ fn one_of_two_compare_and_sets_from_the_same_value_must_fail() {
 }
 
 #[test]
+fn a_write_of_the_value_that_is_there_may_be_needed_later() {
+    let did = [
+        write(0, 0, 1),
+        write(0, 2, 20),
+        write(1, 3, 5),
+        read(0, 4, 6),
+        ok("cas", json!([0, 1]), 7, 8, Value::Null),
+    ];
+    assert_eq!(verdict(&did), Verdict::Valid);
+}
+
+#[test]
 fn keys_are_judged_for_themselves() {
     let did = [
         write(1, 0, 1).on("a"),
