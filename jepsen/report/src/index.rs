@@ -54,7 +54,7 @@ impl Report<'_> {
         body.push_str(
             "<h2>What happened when</h2><p class=\"note\">All plots share one axis of true time. ",
         );
-        body.push_str("<a href=\"timeline.html\">Timeline: operations of each process</a></p><div class=\"plots\">");
+        body.push_str("<a href=\"timeline.html\">Timeline: operations of each process</a> · <a href=\"ownership.html\">Ownership, close up: each handoff around faults</a></p><div class=\"plots\">");
         for (_, svg) in self.plots {
             body.push_str(svg);
         }

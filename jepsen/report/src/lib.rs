@@ -10,6 +10,7 @@ mod chart;
 mod clash;
 mod independent;
 mod index;
+mod moves;
 mod page;
 mod plot;
 mod run;
@@ -56,6 +57,10 @@ pub fn write(dir: &Path) -> anyhow::Result<()> {
     let summary = serde_json::to_string_pretty(&summary::Summary::of(&run))?;
     put_file(&dir.join(summary::FILE), &(summary + "\n"))?;
     put_file(&dir.join("timeline.html"), &timeline::page(&run, &bands))?;
+    put_file(
+        &dir.join("ownership.html"),
+        &moves::draw(&run, &clashes, &bands),
+    )?;
     let keys = independent::write(&run, &bands, dir)?;
     // Last, because it links to all that is there.
     let files = index::files(dir);

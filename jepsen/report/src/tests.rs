@@ -54,7 +54,7 @@ fn assert_well_formed(dir: &Path) {
             panic!("{name}: {error}");
         }
     }
-    for page in ["index.html", "timeline.html"] {
+    for page in ["index.html", "timeline.html", "ownership.html"] {
         for drawing in drawings(&read(dir, page)) {
             let text = format!("<svg class=\"plot\"{drawing}</svg>");
             if let Err(error) = roxmltree::Document::parse(&text) {
@@ -312,7 +312,7 @@ fn a_history_of_200_000_operations_gives_files_of_bounded_size_that_say_what_the
         let size = fs::metadata(dir.path().join(name)).unwrap().len();
         assert!(size < 2_500_000, "{name} has {size} bytes");
     }
-    for page in ["index.html", "timeline.html"] {
+    for page in ["index.html", "timeline.html", "ownership.html"] {
         let size = fs::metadata(dir.path().join(page)).unwrap().len();
         assert!(size < 6_000_000, "{page} has {size} bytes");
     }
