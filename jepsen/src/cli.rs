@@ -68,7 +68,7 @@ pub fn main() -> ExitCode {
         Command::Soak(args) => soak::run(&args),
         Command::Recheck(args) => recheck::run(&args),
         Command::Analyze(args) => analyze::run(&args),
-        Command::Serve(args) => leasehold_report::serve(&args.store, args.listen).map(|()| 0),
+        Command::Serve(args) => process(leasehold_report::serve(args.store, args.listen)),
         Command::List => {
             list::run();
             Ok(0)

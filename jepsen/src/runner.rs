@@ -9,6 +9,7 @@ pub mod notes;
 pub mod place;
 pub mod recorder;
 pub mod recovery;
+pub mod storm;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use self::attack::Attack;
 use self::load::{Load, Part, Share, Workers, seat::SeatReport};
 use self::notes::Notes;
 use self::place::{Place, Wanted};
+use self::storm::Storm;
 use crate::store::{RunDir, write_json, write_lines};
 use crate::system::System;
 use crate::workload::Workload;
@@ -65,6 +67,8 @@ pub struct Plan {
     pub rate: Option<f64>,
     /// Where runs are kept.
     pub store: PathBuf,
+    /// Slices that are moved about at any time, beside what faults do; 0: none.
+    pub storm: usize,
     /// The bug that was planted into the system's programs, if one was.
     pub mutant: Option<String>,
     /// Whether the run must be valid; else it is a positive control, which must not be.
@@ -243,11 +247,17 @@ impl Run<'_> {
         let load = Arc::new(self.load(place, parts)?);
         let workers = load.start()?;
         let attack = self.attack(place)?;
+        let storm = match self.plan.storm {
+            0 => None,
+            at_once => Some(Storm::start(place, self.system, at_once, self.plan.seed)?),
+        };
         let watched = self.watch(place, &load, &workers, &attack);
+        let stormed = storm.map_or(Ok(()), Storm::end);
         let attacked = attack.end();
         let seats = workers.stop();
         watched?;
         attacked?;
+        stormed?;
         let seats = seats?;
         self.observed.push(clients(&seats));
         if interrupt::came() {
@@ -429,6 +439,7 @@ fn describe(plan: &Plan, shares: &[Share]) -> Test {
     options.insert(SHARES.into(), json!(shares));
     options.insert("rate".into(), json!(plan.rate));
     options.insert("clients".into(), json!(plan.clients));
+    options.insert("storm".into(), json!(plan.storm));
     if let Some(checker) = &plan.must_fail {
         options.insert(judge::MUST_FAIL.into(), json!(checker));
     }

@@ -135,6 +135,13 @@ pub trait System: Send + Sync {
         None
     }
 
+    /// Moves ownership about as fast as it goes, with `at_once` slices on their way at any time.
+    /// Dropped when the run's time is over. Ends at once for a system that has no such operation.
+    fn storm<'a>(&'a self, all: &'a [Host], at_once: usize, seed: u64) -> BoxFuture<'a, ()> {
+        let _ = (all, at_once, seed);
+        Box::pin(async {})
+    }
+
     /// What the processes tell of themselves, read from what they left in their hosts'
     /// directories, after all of them have ended. `origin_ns` is the true time
     /// (`CLOCK_MONOTONIC_RAW`) of the run's beginning, to subtract. Empty for a system that tells

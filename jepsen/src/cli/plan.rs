@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::nemesis;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -94,6 +95,30 @@ pub fn cover(groups: &[Vec<String>], nemeses: &[String], mixed: usize, seed: u64
     // Shuffled, so that a suite that is cut short has still tried a bit of everything.
     runs.shuffle(&mut random);
     runs
+}
+
+/// Workloads that may run at once on one system of the usual make.
+pub fn together() -> Vec<String> {
+    ["register"].map(str::to_owned).to_vec()
+}
+
+/// The groups of faults under which every promise must hold.
+pub fn kept_groups() -> Vec<String> {
+    nemesis::names()
+        .into_iter()
+        .filter(|name| nemesis::keeps_promises(&[name]))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// All runs of a suite.
+pub fn suite(size: Size, seed: u64) -> Vec<Planned> {
+    let nemeses = kept_groups();
+    let mixed = match size {
+        Size::Short => 4,
+        _ => 2,
+    };
+    cover(&[together()], &nemeses, mixed, seed)
 }
 
 /// The pairs of workload and fault that a plan covers.

@@ -131,20 +131,20 @@ impl Sums {
     /// The file cannot be written.
     pub fn write(&self, path: &Path, name: &str, store: &Path) -> anyhow::Result<()> {
         let mut report = Report::new(name, store);
-        self.figures(&mut report);
+        self.figures(&mut report, Goal::None);
         println!("{}", report.table());
         Ok(report.write(path)?)
     }
 
-    /// Adds them to figures.
-    pub fn figures(&self, report: &mut Report) {
+    /// Adds them to figures; `handoffs` is what is wanted of their number.
+    pub fn figures(&self, report: &mut Report, handoffs: Goal) {
         let number = |count: Option<u64>| count.map(|count| count as f64);
         report.figure("runs_total", self.total as f64, "runs", Goal::None);
         let all = Goal::AtLeast(self.total as f64);
         report.figure("runs_valid", self.valid as f64, "runs", all);
         report.figure("runs_unknown", self.unknown as f64, "runs", Goal::AtMost(0.0));
         let why = "no run counted handoffs";
-        report.maybe("real_handoffs", number(self.handoffs), "handoffs", Goal::None, why);
+        report.maybe("real_handoffs", number(self.handoffs), "handoffs", handoffs, why);
         let zero = Goal::AtMost(0.0);
         let why = "no run had holds to compare";
         report.maybe("ownership_overlaps", number(self.overlaps), "overlaps", zero, why);

@@ -4,12 +4,12 @@
 //! line is how to have it again.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use leasehold_figures::Report;
+use leasehold_figures::{Goal, Report};
 
 use super::options::RunArgs;
 use super::plan::{self, Planned, Promise};
@@ -277,10 +277,10 @@ impl Suite<'_> {
             println!("    {}", done.command);
         }
         let mut report = Report::new("jepsen test-all", &self.args.run.store);
-        sums.figures(&mut report);
+        sums.figures(&mut report, Goal::None);
         println!("\n{}", report.table());
         if let Some(path) = &self.args.run.json {
-            report.write(Path::new(path))?;
+            report.write(path)?;
         }
         if self.done.len() < self.total {
             println!("{} of {} runs were not made", self.total - self.done.len(), self.total);

@@ -29,6 +29,9 @@ pub struct Args {
     /// With --expect-invalid: by this checker
     #[arg(long, requires = "expect_invalid", value_name = "CHECKER")]
     pub must_fail: Option<String>,
+    /// Slices that are moved about at any time, beside the faults; 0: none
+    #[arg(long, default_value_t = 0, value_name = "SLICES")]
+    pub storm: usize,
     #[command(flatten)]
     pub system: SystemArgs,
     #[command(flatten)]
@@ -67,6 +70,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         ttl: args.system.ttl,
         rho: RHO,
         overlapping: args.nemesis.len() > 1,
+        storm: args.storm,
         mutant: args.system.mutant.clone(),
         expect_valid: !args.expect_invalid,
         must_fail: args.must_fail.clone(),

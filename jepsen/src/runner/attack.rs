@@ -5,14 +5,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use leasehold_checkers::run::Fault;
 use leasehold_faults::TrueTime;
 use tokio::sync::watch;
 
 use super::Plan;
 use super::notes::Notes;
 use super::place::Place;
-use crate::nemesis::{self, Field, Schedule, Timing};
+use crate::nemesis::{self, Attacked, Field, Schedule, Timing};
 use crate::store::{RunDir, write_lines};
 use crate::system::System;
 
@@ -24,7 +23,7 @@ pub struct Attack {
     schedule: Schedule,
     begun: Instant,
     stop: watch::Sender<bool>,
-    thread: Option<JoinHandle<anyhow::Result<Vec<Fault>>>>,
+    thread: Option<JoinHandle<anyhow::Result<Attacked>>>,
     file: std::path::PathBuf,
 }
 
@@ -88,7 +87,8 @@ impl Attack {
     ///
     /// # Errors
     ///
-    /// They could not be carried out at all, or not be written down.
+    /// They could not be carried out at all, or not be written down; or a host is still wrong, so
+    /// that nothing can be said of how the system recovers.
     pub fn end(self) -> anyhow::Result<()> {
         // An error means that the thread has ended already.
         let _ = self.stop.send(true);
@@ -104,11 +104,15 @@ impl Attack {
             );
             std::thread::sleep(Duration::from_millis(10));
         }
-        let faults = match thread.join() {
-            Ok(faults) => faults?,
+        let attacked = match thread.join() {
+            Ok(attacked) => attacked?,
             Err(_) => anyhow::bail!("the thread of the faults panicked"),
         };
-        write_lines(&self.file, &faults)
+        write_lines(&self.file, &attacked.faults)?;
+        match attacked.not_healed {
+            Some(why) => anyhow::bail!("not everything was healed: {why}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -124,7 +128,7 @@ struct Body {
 }
 
 impl Body {
-    fn run(self, stop: watch::Receiver<bool>) -> anyhow::Result<Vec<Fault>> {
+    fn run(self, mut stop: watch::Receiver<bool>) -> anyhow::Result<Attacked> {
         let place = &self.place;
         let ground = place
             .ground
@@ -151,6 +155,10 @@ impl Body {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        Ok(runtime.block_on(nemesis::run(&field, &self.schedule, stop)))
+        let until = async move {
+            // An error means that nobody waits for the faults any more: they end as well.
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        Ok(runtime.block_on(nemesis::run(&self.schedule, &field, until)))
     }
 }

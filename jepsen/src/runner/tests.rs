@@ -19,6 +19,7 @@ fn plan(store: &std::path::Path) -> Plan {
         clients: 2,
         rate: Some(500.0),
         store: store.to_owned(),
+        storm: 0,
         mutant: None,
         expect_valid: true,
         must_fail: None,
