@@ -4,7 +4,7 @@
 //! skipped; faults of `fsync` ([`crate::Shim`]) work on both.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -105,16 +105,20 @@ impl Disk {
     pub fn fill(&self) -> Result<Effect> {
         self.on_own(|| {
             let mut filler = File::create(self.point.join(FILLER)).context("fill a disk")?;
-            let zeros = vec![0u8; 1 << 20];
+            // At first without writing anything. Refused, the rest does it.
+            let free = free_bytes(&self.point)? as libc::off_t;
+            // SAFETY: the descriptor is open.
+            unsafe { libc::fallocate(filler.as_raw_fd(), 0, 0, free) };
+            filler.seek(io::SeekFrom::End(0))?;
+            // Space is promised generously before it is taken, so that the disk says that it is
+            // full too early: what is promised is taken (`sync`), and the rest filled up again.
             loop {
-                match filler.write(&zeros) {
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::StorageFull => break,
-                    Err(error) => return Err(error).context("fill a disk"),
+                let taken = fill_up(&mut filler).context("fill a disk")?;
+                let _ = filler.sync_all();
+                if taken == 0 {
+                    break;
                 }
             }
-            // Space that writes in memory have been promised counts only once it is taken.
-            let _ = filler.sync_all();
             Ok(Effect::Done)
         })
     }
@@ -403,6 +407,22 @@ impl Drop for Disk {
             }
         }
     }
+}
+
+/// Writes until there is no space, in large pieces and then in small ones. Returns the bytes.
+fn fill_up(filler: &mut File) -> io::Result<usize> {
+    let mut written = 0;
+    for piece in [1 << 20, 4096] {
+        let zeros = vec![0u8; piece];
+        loop {
+            match filler.write(&zeros) {
+                Ok(bytes) => written += bytes,
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => break,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(written)
 }
 
 fn make_image(image: &Path, size_bytes: u64) -> Result<()> {

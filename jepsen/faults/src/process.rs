@@ -302,7 +302,8 @@ impl Processes {
         }
     }
 
-    /// Whether all threads of a host's process are stopped.
+    /// Whether a host's process is stopped: all its threads are, but for those that wait inside
+    /// the kernel (for a disk that hangs, say), and these will stop before they run on.
     pub fn is_paused(&self, host: &str) -> bool {
         let Some(pid) = self.pid(host) else {
             return false;
@@ -311,12 +312,14 @@ impl Processes {
             return false;
         };
         // A thread that ends meanwhile is no longer running.
-        tasks.flatten().all(|task| {
-            std::fs::read_to_string(task.path().join("stat"))
-                .ok()
-                .and_then(|stat| Some(stat.rsplit_once(')')?.1.trim_start().starts_with('T')))
-                .unwrap_or(true)
-        })
+        let states: Vec<char> = tasks
+            .flatten()
+            .filter_map(|task| {
+                let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
+                stat.rsplit_once(')')?.1.trim_start().chars().next()
+            })
+            .collect();
+        states.contains(&'T') && states.iter().all(|state| matches!(state, 'T' | 'D'))
     }
 
     /// Leaves a host's process this part of one processor, 0.01 to 1, also when it is started
