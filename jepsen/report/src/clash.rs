@@ -7,7 +7,7 @@ use leasehold_checkers::run::Hold;
 use leasehold_proto::overlap::{Interval, Violation, violations};
 use leasehold_proto::{Slice, SliceKey};
 
-use crate::text::span;
+use crate::text::{span, token};
 
 /// Clashes looked for at most; the plot says when there were as many.
 pub(crate) const MAX_CLASHES: usize = 300;
@@ -80,9 +80,9 @@ fn clash<'a>(violation: &Violation, name: impl Fn(u64) -> &'a str) -> Clash {
             let what = format!(
                 "{} under token {} and {} under token {} both held it for {}",
                 name(a.holder),
-                a.token,
+                token(a.token),
                 name(b.holder),
-                b.token,
+                token(b.token),
                 span(to_ns.saturating_sub(from_ns))
             );
             Clash {
@@ -97,9 +97,9 @@ fn clash<'a>(violation: &Violation, name: impl Fn(u64) -> &'a str) -> Clash {
             let what = format!(
                 "{} had token {}, and then {} only token {}",
                 name(a.holder),
-                a.token,
+                token(a.token),
                 name(b.holder),
-                b.token
+                token(b.token)
             );
             let at = b.begin_ns;
             Clash {

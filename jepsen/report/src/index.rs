@@ -15,11 +15,13 @@ use crate::clash::{Clash, MAX_CLASHES};
 use crate::page::{READOUT, component, page, verdict, verdict_class, verdict_words};
 use crate::plot;
 use crate::run::Run;
-use crate::text::{count, escape, put, safe, seconds, value};
+use crate::text::{count, escape, put, safe, seconds, stat};
 use crate::timeline::{self, Window};
 
 /// Findings of one checker shown at most.
 const MAX_FINDINGS: usize = 8;
+/// The same of a checker that found nothing prohibited.
+const MAX_REMARKS: usize = 3;
 /// Findings shown with a plot of their own at most.
 const MAX_CLOSE_UPS: usize = 4;
 /// Rows of the table of faults at most.
@@ -137,7 +139,7 @@ impl Report<'_> {
             return out;
         }
         outcomes.sort_by_key(|outcome| (std::cmp::Reverse(outcome.verdict), &outcome.checker));
-        out.push_str("<div class=\"wide\"><table><tr><th>verdict</th><th>checker</th><th>findings</th><th>counted</th></tr>");
+        out.push_str("<div class=\"wide\"><table><tr><th>verdict</th><th>checker</th><th class=\"half\">findings</th><th>counted</th></tr>");
         for outcome in outcomes {
             put!(
                 out,
@@ -145,14 +147,18 @@ impl Report<'_> {
                 verdict(outcome.verdict),
                 safe(&outcome.checker, 60)
             );
-            for finding in outcome.findings.iter().take(MAX_FINDINGS) {
+            let most = match outcome.verdict {
+                Verdict::Valid => MAX_REMARKS,
+                Verdict::Unknown | Verdict::Invalid => MAX_FINDINGS,
+            };
+            for finding in outcome.findings.iter().take(most) {
                 out.push_str(&finding_line(finding, keys));
             }
-            if outcome.findings.len() > MAX_FINDINGS {
+            if outcome.findings.len() > most {
                 put!(
                     out,
                     "<div class=\"muted\">and {} more in results.json</div>",
-                    count(outcome.findings.len() - MAX_FINDINGS)
+                    count(outcome.findings.len() - most)
                 );
             }
             out.push_str("</td><td class=\"muted\">");
@@ -160,7 +166,7 @@ impl Report<'_> {
                 .stats
                 .iter()
                 .take(40)
-                .map(|(name, n)| format!("{} {}", safe(name, 60), escape(&value(n, 60))))
+                .map(|(name, counted)| escape(&stat(name, counted)))
                 .collect();
             out.push_str(&stats.join("; "));
             out.push_str("</td></tr>");

@@ -98,6 +98,14 @@ impl Run {
         run.holds = lines(dir, "holds.jsonl", notes);
         run.clocks = lines(dir, "clocks.jsonl", notes);
         run.operations = pair(ops, notes);
+        if run
+            .test
+            .as_ref()
+            .is_some_and(|test| test.nemeses.is_empty())
+        {
+            // Without faults asked for there is no file of them.
+            notes.retain(|note| note != "faults.jsonl is missing");
+        }
         run.faults.sort_by_key(|fault| fault.from_ns);
         run.holds.sort_by_key(|hold| (hold.from_ns, hold.to_ns));
         run.clocks.sort_by_key(|sample| sample.time_ns);

@@ -96,6 +96,36 @@ pub(crate) fn value(value: &serde_json::Value, chars: usize) -> String {
     }
 }
 
+/// A fencing token for people: the incarnation of the target and the number in it, where the token
+/// is so large that it must be made of both.
+pub(crate) fn token(token: u64) -> String {
+    match (token >> 48, token & ((1 << 48) - 1)) {
+        (0, number) => number.to_string(),
+        (incarnation, number) => format!("{incarnation}#{number}"),
+    }
+}
+
+/// What a checker counted, not escaped: an object as its parts, lengths of time in their unit.
+pub(crate) fn stat(name: &str, counted: &serde_json::Value) -> String {
+    match counted {
+        serde_json::Value::Object(parts) => {
+            let parts: Vec<String> = parts
+                .iter()
+                .take(20)
+                .map(|(name, part)| format!("{} {}", clip(name, 40), value(part, 60)))
+                .collect();
+            match parts.as_slice() {
+                [] => format!("{}: none", clip(name, 60)),
+                parts => format!("{}: {}", clip(name, 60), parts.join(", ")),
+            }
+        }
+        other => match (name.strip_suffix("_ns"), other.as_u64()) {
+            (Some(name), Some(ns)) => format!("{} {}", clip(name, 60), span(ns)),
+            _ => format!("{} {}", clip(name, 60), value(other, 60)),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,5 +150,12 @@ mod tests {
         assert_eq!(tick(0.5), "0.5");
         assert_eq!(tick(-0.0), "0");
         assert_eq!(span(1_500_000), "1.5 ms");
+        assert_eq!(token(7), "7");
+        assert_eq!(token((2 << 48) | 42), "2#42");
+        assert_eq!(stat("gap_ns", &2_000_000.into()), "gap 2.0 ms");
+        assert_eq!(
+            stat("ok", &serde_json::json!({"read": 2, "cas": 1})),
+            "ok: cas 1, read 2"
+        );
     }
 }

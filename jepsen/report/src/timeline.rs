@@ -60,7 +60,7 @@ pub(crate) fn ending(operation: &Operation) -> String {
         put!(out, ", answered by {}", safe(node, 40));
     }
     if let Some(epoch) = operation.epoch {
-        put!(out, " under token {epoch}");
+        put!(out, " under token {}", crate::text::token(epoch));
     }
     if let Some(error) = &operation.error {
         put!(out, ": {}", safe(error, 300));

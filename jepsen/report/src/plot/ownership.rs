@@ -9,7 +9,7 @@ use crate::bands::Bands;
 use crate::chart::{Chart, box_key};
 use crate::clash::{Clash, MAX_CLASHES, range};
 use crate::run::Run;
-use crate::text::{clip, count, put, safe, seconds, span};
+use crate::text::{clip, count, put, safe, seconds, span, token};
 
 /// Lanes at most: those with clashes first, then those that moved most.
 const MAX_LANES: usize = 64;
@@ -285,7 +285,9 @@ fn bar(chart: &mut Chart<'_>, hold: &Hold, y: f64, height: f64, colours: &BTreeM
             height - 2.0
         );
     }
-    let label = format!("{} #{}", hold.pod, hold.token);
+    let token = token(hold.token);
+    let sign = if token.contains('#') { "" } else { "#" };
+    let label = format!("{} {sign}{token}", hold.pod);
     let label = [label.as_str(), hold.pod.as_str()]
         .into_iter()
         .find(|label| height >= 13.0 && label.chars().count() as f64 * 6.8 + 8.0 < width);
@@ -303,7 +305,11 @@ fn bar(chart: &mut Chart<'_>, hold: &Hold, y: f64, height: f64, colours: &BTreeM
         "<title>{}, incarnation {}, token {}\n{} to {} ({}){frozen}</title></g>",
         safe(&hold.pod, 80),
         hold.incarnation,
-        hold.token,
+        if token.contains('#') {
+            format!("{token}, the number {}", hold.token)
+        } else {
+            token
+        },
         seconds(hold.from_ns),
         seconds(hold.to_ns),
         span(hold.to_ns.saturating_sub(hold.from_ns))
