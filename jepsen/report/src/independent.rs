@@ -15,6 +15,8 @@ use crate::timeline::{self, Window, describe, ending, result};
 
 /// Keys with a page at most.
 const MAX_KEYS: usize = 50;
+/// Findings of a key that have a plot; the others are told in words.
+const MAX_PLOTS: usize = 10;
 /// Rows of a key's history on its page at most.
 const MAX_ROWS: usize = 1_000;
 /// Steps of an explanation at most.
@@ -105,7 +107,7 @@ fn key_page(run: &Run, bands: &Bands<'_>, key: &str, findings: &[(String, Findin
         "<p><a href=\"../../index.html\">← the run</a></p><h1>Key {name}</h1>\
          <p><a href=\"history.jsonl\">history.jsonl</a> of this key</p><div class=\"plots\">"
     );
-    for (checker, finding) in findings {
+    for (i, (checker, finding)) in findings.iter().enumerate() {
         put!(
             body,
             "<h2>{}</h2><p>{}</p>",
@@ -113,6 +115,9 @@ fn key_page(run: &Run, bands: &Bands<'_>, key: &str, findings: &[(String, Findin
             safe(&finding.what, 2_000)
         );
         body.push_str(&steps(run, checker, finding));
+        if i >= MAX_PLOTS {
+            continue;
+        }
         if let Some(window) = Window::around(run, finding) {
             body.push_str(&timeline::draw(run, &window, bands));
         }

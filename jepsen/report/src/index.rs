@@ -139,7 +139,12 @@ impl Report<'_> {
             return out;
         }
         outcomes.sort_by_key(|outcome| (std::cmp::Reverse(outcome.verdict), &outcome.checker));
-        out.push_str("<div class=\"wide\"><table><tr><th>verdict</th><th>checker</th><th class=\"half\">findings</th><th>counted</th></tr>");
+        let found = outcomes.iter().any(|outcome| !outcome.findings.is_empty());
+        put!(
+            out,
+            "<div class=\"wide\"><table><tr><th>verdict</th><th>checker</th><th{}>findings</th><th>counted</th></tr>",
+            if found { " class=\"half\"" } else { "" }
+        );
         for outcome in outcomes {
             put!(
                 out,

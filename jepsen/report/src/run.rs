@@ -101,7 +101,7 @@ impl Run {
         if run
             .test
             .as_ref()
-            .is_some_and(|test| test.nemeses.is_empty())
+            .is_some_and(|test| test.nemeses.iter().all(|name| name == "none"))
         {
             // Without faults asked for there is no file of them.
             notes.retain(|note| note != "faults.jsonl is missing");

@@ -119,6 +119,14 @@ pub(crate) fn stat(name: &str, counted: &serde_json::Value) -> String {
                 parts => format!("{}: {}", clip(name, 60), parts.join(", ")),
             }
         }
+        serde_json::Value::Number(number) if number.is_f64() => {
+            let number = number.as_f64().unwrap_or_default();
+            let text = match number.abs() {
+                n if (0.001..1e9).contains(&n) => tick((number * 1e3).round() / 1e3),
+                _ => number.to_string(),
+            };
+            format!("{} {text}", clip(name, 60))
+        }
         other => match (name.strip_suffix("_ns"), other.as_u64()) {
             (Some(name), Some(ns)) => format!("{} {}", clip(name, 60), span(ns)),
             _ => format!("{} {}", clip(name, 60), value(other, 60)),
@@ -152,6 +160,7 @@ mod tests {
         assert_eq!(span(1_500_000), "1.5 ms");
         assert_eq!(token(7), "7");
         assert_eq!(token((2 << 48) | 42), "2#42");
+        assert_eq!(stat("gap_ms", &22.788_416.into()), "gap_ms 22.788");
         assert_eq!(stat("gap_ns", &2_000_000.into()), "gap 2.0 ms");
         assert_eq!(
             stat("ok", &serde_json::json!({"read": 2, "cas": 1})),

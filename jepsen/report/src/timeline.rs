@@ -228,9 +228,10 @@ fn bar_label(
         None if x + width + room(&label) < RIGHT => (&label, x + width + 6.0, "start"),
         None => (&label, x - 6.0, "end"),
     };
+    let class = if step.is_some() { "on halo" } else { "on" };
     put!(
         chart.body,
-        r#"<text class="on" x="{x:.1}" y="{y:.1}" text-anchor="{anchor}" pointer-events="none">{label}</text>"#
+        r#"<text class="{class}" x="{x:.1}" y="{y:.1}" text-anchor="{anchor}" pointer-events="none">{label}</text>"#
     );
 }
 
