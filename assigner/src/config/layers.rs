@@ -8,7 +8,15 @@ use super::keys::{self, Given};
 use super::units::clip;
 
 /// Variables that begin with `LEASEHOLD_` and are no keys.
-const RESERVED_VARIABLES: &[&str] = &["LEASEHOLD_CONFIG", "LEASEHOLD_ENDPOINTS", "LEASEHOLD_CACHE"];
+const RESERVED_VARIABLES: &[&str] = &[
+    "LEASEHOLD_CONFIG",
+    "LEASEHOLD_ENDPOINTS",
+    "LEASEHOLD_CACHE",
+    #[cfg(leasehold_mutants)]
+    "LEASEHOLD_MUTANT",
+    #[cfg(leasehold_mutants)]
+    "LEASEHOLD_MUTANT_RESULTS",
+];
 
 const PREFIX: &str = "LEASEHOLD_";
 

@@ -4,11 +4,11 @@
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 /// Path of a file that holds a [`Control`].
-pub(crate) const CONTROL_ENV: &str = "LEASEHOLD_SHIM_CONTROL";
+pub(crate) const CONTROL_ENV: &str = "JEPSEN_SHIM_CONTROL";
 /// Path of a file that holds a [`Ports`]; set only behind proxies.
-pub(crate) const PORTS_ENV: &str = "LEASEHOLD_SHIM_PORTS";
+pub(crate) const PORTS_ENV: &str = "JEPSEN_SHIM_PORTS";
 /// The IPv4 address by which this process is reached through its proxy.
-pub(crate) const ADDRESS_ENV: &str = "LEASEHOLD_SHIM_ADDRESS";
+pub(crate) const ADDRESS_ENV: &str = "JEPSEN_SHIM_ADDRESS";
 
 /// The first word of a [`Control`]: a file of another version is not touched.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"lhshim01");
