@@ -257,20 +257,22 @@ fn tell_window<M: Model>(
             }
         }
     }
-    let mut text = format!(
-        "no order of {} operations explains their results: {}{}. Before the last of them ends the \
-         {} can only hold {}: {}.",
-        window.kept.len(),
-        if told.len() < window.kept.len() {
-            "…, "
-        } else {
-            ""
-        },
-        told.join(", "),
-        model.name(),
-        states.join(" or "),
-        reasons.join("; "),
-    );
+    let dots = match told.len() < window.kept.len() {
+        true => "…, ",
+        false => "",
+    };
+    let told = told.join(", ");
+    let (states, reasons) = (states.join(" or "), reasons.join("; "));
+    let name = model.name();
+    let mut text = match window.kept.len() {
+        1 => format!("nothing explains the result of this operation: {told}."),
+        count => {
+            format!("no order of these {count} operations explains their results: {dots}{told}.")
+        }
+    };
+    text.push_str(&format!(
+        " Before the last of them ends the {name} can only hold {states}: {reasons}."
+    ));
     if window.loose > 0 {
         text.push_str(&format!(
             " This is so even if {} other operations take effect at any time after they began, or \

@@ -60,7 +60,7 @@ fn a_stale_read_is_not_and_is_explained_by_its_two_writes() {
         "{}",
         finding.what
     );
-    assert!(finding.what.contains("no order of 3 operations"));
+    assert!(finding.what.contains("no order of these 3 operations"));
 }
 
 #[test]

@@ -107,7 +107,7 @@ struct Object {
 
 impl Object {
     /// Applies an operation; its result, or `None` for a compare-and-set that does not match.
-    fn apply(&mut self, f: &str, argument: &Value) -> Option<Value> {
+    fn apply(&mut self, f: &str, argument: &Value, new_owner: bool) -> Option<Value> {
         match f {
             "write" => self.value = argument.clone(),
             "cas" if argument[0] == self.value => self.value = argument[1].clone(),
@@ -117,6 +117,11 @@ impl Object {
             _ => {}
         }
         if f != "read" {
+            // A new owner writes under a new epoch; the first one has epoch 1.
+            if new_owner || self.epoch == 0 {
+                self.epoch += 1;
+                self.seq = 0;
+            }
             self.seq += 1;
         }
         let result = match f {
@@ -165,12 +170,12 @@ pub fn simulated(seed: u64, kind: Kind, ops: u64) -> History {
         let at = seeded.below(under_way.len() as u64) as usize;
         let op = &mut under_way[at];
         if op.result.is_none() && !seeded.one_in(if op.gave_up { 3 } else { 20 }) {
-            // A new owner writes under a new epoch; the first one has epoch 1.
-            if op.f != "read" && (object.epoch == 0 || seeded.one_in(20)) {
-                object.epoch += 1;
-                object.seq = 0;
-            }
-            op.result = Some(object.apply(op.f, &op.argument).unwrap_or(Value::Null));
+            let new_owner = seeded.one_in(20);
+            op.result = Some(
+                object
+                    .apply(op.f, &op.argument, new_owner)
+                    .unwrap_or(Value::Null),
+            );
         } else if op.gave_up {
             under_way.swap_remove(at);
         } else if seeded.one_in(15) {
