@@ -87,13 +87,30 @@ pub(crate) fn tick(value: f64) -> String {
     if text == "-0" { "0" } else { text }.to_owned()
 }
 
-/// A JSON value as people write it, clipped, not escaped; nothing for `null`.
+/// A JSON value as people write it, clipped, not escaped; nothing for `null`. One with the version
+/// of its write is `value @epoch.number`.
 pub(crate) fn value(value: &serde_json::Value, chars: usize) -> String {
+    if let Some(versioned) = versioned(value) {
+        return clip(&versioned, chars);
+    }
     match value {
         serde_json::Value::Null => String::new(),
         serde_json::Value::String(text) => clip(text, chars),
         other => clip(&other.to_string(), chars),
     }
+}
+
+/// `{"value": v, "version": [epoch, number]}`, if it is that.
+fn versioned(both: &serde_json::Value) -> Option<String> {
+    let both = both.as_object().filter(|fields| fields.len() == 2)?;
+    let version = both
+        .get("version")?
+        .as_array()
+        .filter(|parts| parts.len() == 2)?;
+    let (epoch, number) = (version.first()?.as_u64()?, version.last()?.as_u64()?);
+    let inner = value(both.get("value")?, 200);
+    let apart = if inner.is_empty() { "" } else { " " };
+    Some(format!("{inner}{apart}@{}.{number}", token(epoch)))
 }
 
 /// A fencing token for people: the incarnation of the target and the number in it, where the token
@@ -158,6 +175,8 @@ mod tests {
         assert_eq!(tick(0.5), "0.5");
         assert_eq!(tick(-0.0), "0");
         assert_eq!(span(1_500_000), "1.5 ms");
+        let versioned = serde_json::json!({"value": 5, "version": [(1u64 << 48) | 7, 12]});
+        assert_eq!(value(&versioned, 40), "5 @1#7.12");
         assert_eq!(token(7), "7");
         assert_eq!(token((2 << 48) | 42), "2#42");
         assert_eq!(stat("gap_ms", &22.788_416.into()), "gap_ms 22.788");

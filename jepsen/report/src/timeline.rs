@@ -41,6 +41,12 @@ pub(crate) fn result(operation: &Operation, chars: usize) -> String {
         (true, true) => String::new(),
         (true, false) => format!("→ {result}"),
         (false, true) => argument,
+        _ if result
+            .strip_prefix(argument.as_str())
+            .is_some_and(|rest| rest.starts_with(" @")) =>
+        {
+            result
+        }
         (false, false) => format!("{argument} → {result}"),
     };
     safe(&text, 2 * chars + 3)
