@@ -4,6 +4,8 @@
 //! ◆ One value belongs to one term. It is made with the time read *after* the votes of that term
 //! were counted, and dropped when the term ends; nothing of it is carried over.
 
+mod canonical;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -238,7 +240,7 @@ impl Grantor {
         if mutant!("wait_without_drift") {
             wait = info.ttl;
         }
-        if mutant!("new_leader_does_not_wait") {
+        if mutant!("new_leader_does_not_wait") && since == self.won {
             since = ClockTime::from_nanos(0);
         }
         let slot = Slot {

@@ -34,6 +34,11 @@ pub fn first_time(what: String) -> bool {
     SEEN.with_borrow_mut(|seen| seen.insert(what))
 }
 
+/// Forgets what this thread has heard of, so that a run repeated is the same run.
+pub fn forget_first_times() {
+    SEEN.take();
+}
+
 /// Notes for the table of all rings that `ring` noticed the mutant, or did not: one JSON line, to
 /// the file that the environment variable `LEASEHOLD_MUTANT_RESULTS` names, if it names one.
 ///

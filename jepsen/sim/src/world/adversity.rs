@@ -1,86 +1,90 @@
-//! What a schedule may do, and what it did.
+//! What one schedule does, and how often.
 
 use super::Rng;
+use crate::options::{Fault, Options};
 
-/// What a schedule may do, drawn from its seed: a schedule that does everything does nothing often.
+/// Drawn from the seed: a schedule that does everything does nothing often.
 #[derive(Debug)]
 pub struct Adversity {
     pub hosts: usize,
     pub slices: u32,
-    pub loss: u64,
-    pub cuts: u64,
-    pub elections: u64,
-    pub crashes: u64,
-    pub flips: u64,
-    pub plans: u64,
-    pub deletes: u64,
-    pub restores: u64,
-    pub lag: u64,
-    pub slow_rounds: u64,
-    pub late_appends: u64,
-    /// Whether clocks change their rate, within its bounds, from event to event.
-    pub wander: bool,
+    /// Chance in percent that time passes where it could: the less, the more happens in one lease.
+    pub haste: u64,
+    /// Chance in percent of what goes wrong where it could.
+    pub unrest: u64,
+    /// Messages under way; beyond it, one is lost.
+    pub messages: usize,
+    /// By [`Fault`]: a weight among events, or a chance in percent.
+    rates: Vec<u64>,
+    left_out: Vec<bool>,
 }
 
 impl Adversity {
-    pub fn draw(rng: &mut Rng) -> Self {
-        let mut sometimes = |most: u64| {
-            if rng.chance(50) {
-                1 + rng.below(most)
-            } else {
-                0
-            }
-        };
-        let (loss, cuts, elections, crashes) =
-            (sometimes(20), sometimes(8), sometimes(4), sometimes(3));
-        let (flips, deletes, restores) = (sometimes(4), sometimes(2) / 2, sometimes(2) / 2);
-        let (lag, late_appends, slow_rounds) =
-            (sometimes(60), sometimes(40), sometimes(95).max(10));
-        Self {
+    pub fn draw(rng: &mut Rng, options: &Options) -> Self {
+        let mut rates = Vec::with_capacity(Fault::ALL.len());
+        for fault in Fault::ALL {
+            let often = rng.chance(50);
+            let drawn = 1 + rng.below(most(*fault));
+            rates.push(if often { drawn } else { 0 });
+        }
+        let mut adversity = Self {
             hosts: 2 + rng.below(2) as usize,
             slices: 1 << rng.below(3),
-            loss,
-            cuts,
-            elections,
-            crashes,
-            flips,
-            plans: 2 + rng.below(10),
-            deletes,
-            restores,
-            lag,
-            slow_rounds,
-            late_appends,
-            wander: rng.chance(30),
+            haste: *rng.pick(&[15, 30, 60, 100]),
+            unrest: *rng.pick(&[25, 50, 100]),
+            messages: *rng.pick(&[8, 16, 48]),
+            rates,
+            left_out: Fault::ALL
+                .iter()
+                .map(|fault| options.without.contains(fault))
+                .collect(),
+        };
+        for (fault, least) in [
+            (Fault::Plans, 2),
+            (Fault::Operator, 2),
+            (Fault::SlowRounds, 10),
+        ] {
+            let rate = &mut adversity.rates[fault as usize];
+            *rate = (*rate).max(least);
+        }
+        for rare in [Fault::Deletes, Fault::Restores] {
+            adversity.rates[rare as usize] /= 2;
+        }
+        adversity
+    }
+
+    /// How often it happens, as drawn, whether it is left out or not.
+    pub fn weight(&self, fault: Fault) -> u64 {
+        self.rates[fault as usize]
+    }
+
+    pub fn left_out(&self, fault: Fault) -> bool {
+        self.left_out[fault as usize]
+    }
+
+    /// The chance of it in percent; none where it is left out.
+    pub fn chance(&self, fault: Fault) -> u64 {
+        if self.left_out(fault) {
+            0
+        } else {
+            self.weight(fault)
         }
     }
 }
 
-/// What a run has seen; shows that a schedule is not idle.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Stats {
-    pub steps: u64,
-    pub commits: u64,
-    pub completed: u64,
-    pub cancelled: u64,
-    pub direct_accepts: u64,
-    pub expired: u64,
-    pub armed: u64,
-    pub passes: u64,
-    pub terms: u64,
-    pub restores: u64,
-}
-
-impl Stats {
-    pub fn add(&mut self, other: Stats) {
-        self.steps += other.steps;
-        self.commits += other.commits;
-        self.completed += other.completed;
-        self.cancelled += other.cancelled;
-        self.direct_accepts += other.direct_accepts;
-        self.expired += other.expired;
-        self.armed += other.armed;
-        self.passes += other.passes;
-        self.terms += other.terms;
-        self.restores += other.restores;
+fn most(fault: Fault) -> u64 {
+    match fault {
+        Fault::Loss | Fault::Duplication => 10,
+        Fault::Cuts => 8,
+        Fault::Pauses | Fault::Elections | Fault::Flips => 4,
+        Fault::HostCrashes => 3,
+        Fault::NodeCrashes | Fault::Deletes | Fault::Restores | Fault::WallJumps => 2,
+        Fault::Plans => 10,
+        Fault::Operator => 4,
+        Fault::Lag | Fault::Suspicion => 60,
+        Fault::Reorder | Fault::LateAppends | Fault::Forwarding => 40,
+        Fault::SlowRounds => 95,
+        Fault::Wander => 30,
+        Fault::Impatience => 20,
     }
 }

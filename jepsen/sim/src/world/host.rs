@@ -3,24 +3,44 @@
 use leasehold_proto::command::Digest;
 use leasehold_proto::holder::{Action, Holder, HolderConfig, Input, OnNotReady, Output, Part};
 use leasehold_proto::id::HandoffId;
-use leasehold_proto::{ClockTime, Generation, PodAddress, SessionId, Squid, ViewUpdate};
+use leasehold_proto::message::{ReadyAnswer, Renewed, Word};
+use leasehold_proto::router::Router;
+use leasehold_proto::target::OnLapse;
+use leasehold_proto::{ClockTime, Generation, PodAddress, SessionId, Slice, Squid, ViewUpdate};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use super::application::Application;
+use super::message::Cut;
 use super::{Clock, Message, Rng, TTL, World};
+use crate::check::{Holding, keys_of};
+use crate::coverage::Seen;
+use crate::planted;
 
 pub struct Host {
     pub clock: Clock,
     pub holder: Holder,
     pub squid: Squid,
     pub alive: bool,
-    /// Cut off from the Assigner; other Slicelets are reached.
-    pub cut: bool,
+    /// Not scheduled: stopped by a signal, swapped out, or its machine is suspended.
+    pub asleep: bool,
+    pub cut: Cut,
     pub wake_at: Option<ClockTime>,
     pub preparing: BTreeSet<HandoffId>,
-    pub draining: BTreeSet<HandoffId>,
+    pub draining: BTreeMap<HandoffId, Slice>,
+    pub application: Application,
     /// Until when each session may serve at most: from the `t0` of what was answered.
     pub may_serve: BTreeMap<SessionId, ClockTime>,
     pub seen: Option<Generation>,
+    not_before: Option<Generation>,
+    /// Whether it was told something since it was last looked at.
+    pub touched: bool,
+    pub holding: Holding,
+    surrenders_said: BTreeSet<HandoffId>,
+    /// The latest time that its Holder was given.
+    handled: ClockTime,
+    /// Asked to end: it shuts down when it has handed off what it can.
+    pub ending: bool,
 }
 
 fn holder(rng: &mut Rng) -> Holder {
@@ -29,21 +49,26 @@ fn holder(rng: &mut Rng) -> Holder {
     } else {
         OnNotReady::GoCold
     };
+    let on_lapse = if rng.chance(70) {
+        OnLapse::Stop
+    } else {
+        OnLapse::ServeFenced
+    };
     let jitter_seed = rng.draw();
     Holder::new(HolderConfig {
         handoff_deadline: TTL * 2,
         on_not_ready,
+        on_lapse,
         jitter_seed,
-        ..HolderConfig::default()
     })
 }
 
 impl Host {
-    pub fn new(index: usize, rng: &mut Rng) -> Self {
-        let address = PodAddress::new(&format!("10.0.0.{}:9000", index + 1)).expect("an address");
-        let clock = Clock::new(rng);
+    pub fn new(address: PodAddress, rng: &mut Rng, clock_lies: bool) -> Self {
+        let clock = Clock::new(rng, clock_lies);
         Self {
             wake_at: Some(clock.now()),
+            handled: clock.now(),
             clock,
             holder: holder(rng),
             squid: Squid {
@@ -51,46 +76,121 @@ impl Host {
                 id: u128::from(rng.draw()),
             },
             alive: true,
-            cut: false,
+            asleep: false,
+            cut: Cut::default(),
             preparing: BTreeSet::new(),
-            draining: BTreeSet::new(),
+            draining: BTreeMap::new(),
+            application: Application::default(),
             may_serve: BTreeMap::new(),
             seen: None,
+            not_before: None,
+            touched: true,
+            holding: Holding::default(),
+            surrenders_said: BTreeSet::new(),
+            ending: false,
         }
+    }
+
+    /// Whether it does anything now.
+    pub fn runs(&self) -> bool {
+        self.alive && !self.asleep
+    }
+
+    pub fn lease_has_lapsed(&self) -> bool {
+        let now = self.clock.now();
+        self.holder
+            .lease_deadline()
+            .is_some_and(|deadline| deadline <= now)
     }
 }
 
 impl World {
-    /// Kills a process, or starts it anew under the same address.
+    /// Kills a process, ends it gracefully, or starts it anew under the same address. A Clerk now
+    /// and then.
     pub(super) fn crash_any(&mut self) {
         let at = self.rng.index(self.hosts.len());
-        if self.rng.chance(20) && self.hosts[at].alive {
-            let session = self.hosts[at].holder.session();
-            self.give(at, Input::Shutdown);
+        if self.rng.chance(10) {
+            let router = self.rng.index(self.routers.len());
+            self.note(|| format!("Clerk {router} starts anew"));
+            self.routers[router] = Router::new();
+            return;
+        }
+        if self.hosts[at].runs() && self.rng.chance(50) {
+            self.hosts[at].ending = true;
+            self.note(|| format!("host {at} is asked to end"));
+            return self.give(at, Input::HurryHandoffs);
+        }
+        self.note(|| format!("host {at} crashes"));
+        self.restart(at);
+        self.hosts[at].alive = self.rng.chance(70);
+    }
+
+    /// ◆ The word that closes a session follows the end of all serving.
+    fn end_gracefully(&mut self, at: usize) {
+        let session = self.hosts[at].holder.session();
+        self.coverage.see(Seen::GracefulEnd);
+        self.note(|| format!("host {at} ends"));
+        if planted("closes_before_it_stops") {
             if let Some(session) = session {
                 self.send(Message::Close { session });
             }
+            self.hosts[at].ending = false;
+            return;
+        }
+        self.give(at, Input::Shutdown);
+        if let Some(session) = session {
+            self.send(Message::Close { session });
         }
         self.restart(at);
-        self.hosts[at].alive = self.rng.chance(70);
-        self.note(|| format!("host {at} crashes"));
     }
 
     pub(super) fn restart(&mut self, at: usize) {
+        let fresh = holder(&mut self.rng);
+        let id = u128::from(self.rng.draw());
         let host = &mut self.hosts[at];
-        host.holder = holder(&mut self.rng);
-        host.squid.id = u128::from(self.rng.draw());
-        host.alive = true;
+        host.holder = fresh;
+        host.squid.id = id;
+        (host.alive, host.asleep, host.ending) = (true, false, false);
         host.preparing.clear();
         host.draining.clear();
+        host.surrenders_said.clear();
+        host.application = Application::default();
         host.seen = None;
+        host.touched = true;
         host.wake_at = Some(host.clock.now());
     }
 
+    /// A process falls asleep, or wakes up again.
+    pub(super) fn doze_any(&mut self) {
+        let at = self.rng.index(self.hosts.len());
+        let host = &mut self.hosts[at];
+        host.asleep = !host.asleep && host.alive;
+        if host.asleep {
+            self.note(|| format!("host {at} falls asleep"));
+            return;
+        }
+        if host.holder.session().is_some() && host.lease_has_lapsed() {
+            let session = host.holder.session();
+            self.coverage.see(Seen::SleptThrough);
+            if session.is_some_and(|id| !self.is_live(id)) {
+                self.coverage.see(Seen::SleptThroughExpiry);
+            }
+        }
+        self.note(|| format!("host {at} wakes up"));
+    }
+
+    pub(super) fn is_live(&self, session: SessionId) -> bool {
+        let state = self.check.state();
+        state.is_some_and(|state| state.live_sessions().any(|known| known.id == session))
+    }
+
     pub(super) fn wake_host(&mut self, at: usize) {
+        if !self.hosts[at].runs() {
+            return;
+        }
         self.give(at, Input::Wake);
         let host = &mut self.hosts[at];
-        if host.alive && host.holder.session().is_none() {
+        if host.holder.session().is_none() {
             host.wake_at = Some(host.clock.now() + TTL / 8);
             self.register(at);
         }
@@ -102,42 +202,56 @@ impl World {
         self.send(Message::Register { host, squid, node });
     }
 
-    /// Whom a process takes for the leader: any node that takes itself for one.
-    fn some_leader(&mut self) -> usize {
-        let leaders: Vec<usize> = (0..self.nodes.len())
-            .filter(|node| self.nodes[*node].leading.is_some())
-            .collect();
-        match self.raft.leader {
-            Some(leader) if self.benign || self.rng.chance(60) => leader,
-            _ => *self
-                .rng
-                .pick(if leaders.is_empty() { &[0] } else { &leaders }),
-        }
-    }
-
     /// The application gets on with something that it was asked for.
     pub(super) fn work(&mut self, at: usize) {
         let host = &mut self.hosts[at];
+        if !host.runs() {
+            return;
+        }
+        let handing_off = !host.draining.is_empty();
         if self.rng.chance(50)
             && let Some(handoff) = host.preparing.pop_first()
         {
             self.give(at, Input::Prepared(handoff));
-        } else if let Some(handoff) = host.draining.pop_first() {
-            self.give(at, Input::Drained(handoff, Digest::EMPTY));
+        } else if handing_off {
+            self.drain(at);
+        } else if host.ending && self.rng.chance(30) {
+            self.end_gracefully(at);
         } else if self.rng.chance(20) {
             self.tell_a_router(at);
         }
     }
 
+    /// ◆ Surrendered only when no guard is in flight, or those that are have been cut off.
+    pub(super) fn drain(&mut self, at: usize) {
+        let host = &self.hosts[at];
+        let Some((handoff, slice)) = host.draining.iter().next().map(|(h, s)| (*h, *s)) else {
+            return;
+        };
+        if host.application.guards(slice) && !planted("guards_outlive_the_surrender") {
+            let patience = self.adversity.chance(crate::options::Fault::Impatience);
+            if !self.benign && !self.rng.chance(patience) {
+                self.coverage.see(Seen::GuardHeldBackSurrender);
+                let index = self.rng.index(self.hosts[at].application.operations.len());
+                return self.continue_operation(at, index);
+            }
+            self.coverage.see(Seen::GuardCutOff);
+            self.hosts[at].application.cut_off(slice);
+        }
+        self.hosts[at].draining.remove(&handoff);
+        if let Some(session) = self.hosts[at].holder.session() {
+            self.surrendered
+                .extend(keys_of(slice).map(|k| (session, k)));
+        }
+        self.give(at, Input::Drained(handoff, Digest::EMPTY));
+    }
+
     fn tell_a_router(&mut self, at: usize) {
-        let gone = self.hosts[at]
-            .holder
-            .local()
-            .iter()
-            .find_map(|local| match &local.part {
-                Part::Gone(moved) => Some((**moved).clone()),
-                _ => None,
-            });
+        let locals = self.hosts[at].holder.local();
+        let gone = locals.iter().find_map(|local| match &local.part {
+            Part::Gone(moved) => Some((**moved).clone()),
+            _ => None,
+        });
         if let Some(moved) = gone {
             let router = self.rng.index(self.routers.len());
             self.send(Message::Hint { router, moved });
@@ -149,30 +263,129 @@ impl World {
             // For a process that has died meanwhile.
             Message::Registered { host, squid, .. } if self.hosts[host].squid != squid => {}
             Message::Registered { host, reply, .. } => {
+                if self.hosts[host]
+                    .holder
+                    .session()
+                    .is_some_and(|held| reply.session < held)
+                {
+                    self.coverage.see(Seen::LateRegistration);
+                }
                 let input = Input::Registered {
                     session: reply.session,
                     ttl: reply.ttl,
                     not_before: reply.not_before,
                 };
                 self.give(host, input);
-            }
-            Message::Renewed { host, renewed, t0 } => {
-                let this = &mut self.hosts[host];
-                if this.holder.session() == Some(renewed.session) {
-                    let until = this.may_serve.entry(renewed.session).or_insert(t0);
-                    *until = (*until).max(t0 + renewed.ttl);
+                if self.hosts[host].holder.session() == Some(reply.session) {
+                    self.hosts[host].not_before = Some(reply.not_before);
                 }
-                self.give(host, Input::Renewed(renewed));
             }
+            Message::Renewed { host, renewed, t0 } => self.deliver_renewed(host, renewed, t0),
             Message::Closed { host, session } => self.give(host, Input::Closed(session)),
             Message::Pushed {
                 host,
                 session,
                 update,
-            } => self.give(host, Input::Pushed(session, update)),
-            Message::Ready { host, ready } => self.give(host, Input::Ready(ready)),
-            Message::Answer { host, answer } => self.give(host, Input::ReadyAnswered(answer)),
+            } => {
+                if self.hosts[host].holder.session() == Some(session) {
+                    self.notice_update(host, &update);
+                }
+                self.give(host, Input::Pushed(session, update));
+            }
+            Message::Ready { host, ready, .. } => {
+                let holder = &self.hosts[host].holder;
+                let mine = holder.session() == Some(ready.from);
+                let shown = || holder.view().is_some_and(|view| shows(view, ready.handoff));
+                if mine && !shown() {
+                    self.coverage.see(Seen::ReadyTooEarly);
+                }
+                self.give(host, Input::Ready(ready));
+            }
+            Message::Answer { host, answer, .. } => self.deliver_answer(host, answer),
+            Message::FromStore {
+                host,
+                process,
+                reply,
+            } => self.store_answered(host, process, reply),
             _ => {}
+        }
+    }
+
+    fn deliver_renewed(&mut self, at: usize, renewed: Renewed, t0: ClockTime) {
+        let host = &mut self.hosts[at];
+        if host.holder.session() == Some(renewed.session) {
+            let granted = t0 + renewed.ttl;
+            let now = host.clock.now();
+            let until = host.may_serve.get(&renewed.session).copied();
+            host.may_serve.insert(
+                renewed.session,
+                until.map_or(granted, |until| until.max(granted)),
+            );
+            if until.is_some_and(|until| until > granted) {
+                self.coverage.see(Seen::AnswersReordered);
+            }
+            if granted <= now {
+                self.coverage.see(Seen::AnswerTooLate);
+            } else if until.is_some_and(|until| until <= now) {
+                self.coverage.see(Seen::LapsedAndBack);
+            }
+            if let Some(update) = &renewed.update {
+                self.notice_update(at, update);
+            }
+        }
+        self.give(at, Input::Renewed(renewed));
+    }
+
+    fn notice_update(&mut self, at: usize, update: &ViewUpdate) {
+        let known = self.hosts[at].seen;
+        if self.hosts[at]
+            .not_before
+            .is_some_and(|bound| update.generation() < bound)
+        {
+            self.coverage.see(Seen::BeforeRegistration);
+        }
+        if known.is_some_and(|known| update.generation() <= known) {
+            self.coverage.see(Seen::StaleView);
+        }
+        match (update, known) {
+            (ViewUpdate::Diff(diff), Some(known)) if diff.base > known => {
+                self.coverage.see(Seen::GapRefused)
+            }
+            (ViewUpdate::Diff(_), None) => self.coverage.see(Seen::GapRefused),
+            _ => {}
+        }
+    }
+
+    fn deliver_answer(&mut self, at: usize, answer: ReadyAnswer) {
+        let host = &self.hosts[at];
+        let before = host.holder.arriving().count();
+        let lapsed = host.lease_has_lapsed();
+        match answer {
+            ReadyAnswer::NotMine(_) => self.coverage.see(Seen::NotMine),
+            ReadyAnswer::Surrendered(surrender)
+                if host.holder.session() == Some(surrender.to)
+                    && !host
+                        .holder
+                        .view()
+                        .is_some_and(|view| shows(view, surrender.handoff)) =>
+            {
+                self.coverage.see(Seen::SurrenderTooLate)
+            }
+            _ => {}
+        }
+        self.give(at, Input::ReadyAnswered(answer));
+        if self.hosts[at].holder.arriving().count() < before {
+            if let ReadyAnswer::Surrendered(surrender) = answer
+                && self
+                    .check
+                    .state()
+                    .is_some_and(|state| state.handoff(surrender.handoff).is_some())
+            {
+                self.coverage.see(Seen::DirectAccept);
+            }
+            if lapsed {
+                self.coverage.see(Seen::AcceptedLapsed);
+            }
         }
     }
 
@@ -181,25 +394,51 @@ impl World {
         if !host.alive {
             return;
         }
-        let direct = matches!(input, Input::ReadyAnswered(_));
-        let before = host.holder.arriving().count();
-        let now = host.clock.now();
-        let out = host.holder.handle(now, input);
-        if direct && host.holder.arriving().count() < before {
-            self.stats.direct_accepts += 1;
+        // The time may have been read before a pause: too small, never too large.
+        let mut now = host.clock.now();
+        let timed = matches!(input, Input::Wake);
+        if !self.benign && !timed && now > host.handled && self.rng.chance(3) {
+            let pause = now.as_nanos() - host.handled.as_nanos();
+            now = host.handled + Duration::from_nanos(self.rng.below(pause));
+            self.coverage.see(Seen::OldTime);
         }
+        host.handled = host.handled.max(now);
+        let before = host.draining.len();
+        let out = host.holder.handle(now, input);
+        host.touched = true;
         self.host_says(at, now, out);
-        self.check.view_of_host(&mut self.hosts[at]);
+        if timed && self.hosts[at].draining.len() > before {
+            self.coverage.see(Seen::WentCold);
+        }
+        self.revoke_guards(at);
+        let host = &mut self.hosts[at];
+        if let Some(view) = host.holder.view() {
+            let judged = self
+                .check
+                .views
+                .invariant_a_view_never_goes_back_and_is_whole(
+                    self.check.state(),
+                    host.seen,
+                    view,
+                    "a Holder",
+                );
+            host.seen = Some(view.generation);
+            self.check.judge(judged);
+        } else {
+            // A new session begins anew.
+            host.seen = None;
+        }
     }
 
     fn host_says(&mut self, at: usize, now: ClockTime, out: Output) {
-        self.hosts[at].wake_at = out.wake_at.or(self.hosts[at]
-            .wake_at
-            .filter(|_| self.hosts[at].holder.session().is_none()));
+        let host = &mut self.hosts[at];
+        let registering = host.wake_at.filter(|_| host.holder.session().is_none());
+        host.wake_at = out.wake_at.or(registering);
         for action in out.actions {
             self.note(|| format!("host {at}: {action:?}"));
             match action {
                 Action::Renew(renew) => {
+                    self.notice_words(at, &renew.words);
                     let node = self.some_leader();
                     self.send(Message::Renew {
                         host: at,
@@ -218,25 +457,57 @@ impl World {
                 }
                 Action::SendReady(ready, _) => {
                     if let Some(host) = self.home.get(&ready.from).copied() {
-                        self.send(Message::Ready { host, ready });
+                        self.send(Message::Ready {
+                            from: at,
+                            host,
+                            ready,
+                        });
                     }
                 }
                 Action::AnswerReady(ready, answer) => {
+                    if let ReadyAnswer::Surrendered(surrender) = answer
+                        && !self.hosts[at].surrenders_said.insert(surrender.handoff)
+                    {
+                        self.coverage.see(Seen::SurrenderRepeated);
+                    }
                     if let Some(host) = self.home.get(&ready.to).copied() {
-                        self.send(Message::Answer { host, answer });
+                        self.send(Message::Answer {
+                            from: at,
+                            host,
+                            answer,
+                        });
                     }
                 }
-                Action::Freeze { handoff, .. } => {
-                    self.hosts[at].draining.insert(handoff);
+                Action::Freeze { handoff, slice } => {
+                    self.hosts[at].draining.insert(handoff, slice);
                 }
             }
         }
     }
+}
 
-    pub(super) fn route(&mut self, at: usize, update: ViewUpdate) {
-        let before = self.routers[at].generation();
-        // A gap is no failure: a full view follows.
-        let _ = self.routers[at].update(update);
-        self.check.view_of_router(&self.routers[at], before);
+impl World {
+    /// A refusal that nobody asked for is the source's own: its destination was not ready in time.
+    fn notice_words(&mut self, at: usize, words: &[Word]) {
+        let Some(view) = self.hosts[at].holder.view() else {
+            return;
+        };
+        let unasked = words.iter().any(|word| match word {
+            Word::Refused(id) => view.slices.iter().any(|(_, assigned)| {
+                let open = assigned.handoff.filter(|handoff| handoff.id == *id);
+                open.is_some_and(|handoff| !handoff.ask_cancel && !handoff.to_closed)
+            }),
+            _ => false,
+        });
+        if unasked {
+            self.coverage.see(Seen::Stayed);
+        }
     }
+}
+
+pub fn shows(view: &leasehold_proto::View, handoff: HandoffId) -> bool {
+    let open = |id: Option<HandoffId>| id == Some(handoff);
+    view.slices
+        .iter()
+        .any(|(_, assigned)| open(assigned.handoff.map(|handoff| handoff.id)))
 }

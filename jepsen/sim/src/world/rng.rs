@@ -1,10 +1,17 @@
-//! splitmix64: small, and the same everywhere.
+//! splitmix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014):
+//! small, and the same everywhere.
 
 pub struct Rng(u64);
 
 impl Rng {
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// The numbers of one event alone: an event that is left out changes no draw of another.
+    pub fn of_event(seed: u64, event: u64) -> Self {
+        let mut of_seed = Self::new(seed);
+        Self(of_seed.draw() ^ Self::new(event.wrapping_add(1)).draw())
     }
 
     pub fn draw(&mut self) -> u64 {
