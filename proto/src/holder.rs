@@ -5,6 +5,7 @@
 //! large); [`Holder::check`] takes it as it is read for a check (too large at worst). A pause
 //! between the reads of one time then errs on the safe side.
 
+mod canonical;
 mod floors;
 mod handoff;
 

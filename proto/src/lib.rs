@@ -28,6 +28,7 @@ macro_rules! mutant {
     };
 }
 
+pub mod canonical;
 pub mod clock;
 pub mod command;
 pub mod error;

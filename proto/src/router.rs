@@ -1,5 +1,7 @@
 //! A Clerk's map: the newest view, what pods have said since, and an index that answers lookups.
 
+mod canonical;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

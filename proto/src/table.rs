@@ -6,6 +6,7 @@
 //! ending a handoff that is not open, and an expiry that was counted in another term.
 
 mod by_target;
+mod canonical;
 mod handoff;
 mod plan;
 mod record;

@@ -1,5 +1,6 @@
 //! What was surrendered, per key range: an epoch at or below its floor is never held again.
 
+use crate::canonical::{Canonical, Visitor};
 use crate::id::Epoch;
 use crate::slice::Slice;
 
@@ -58,6 +59,14 @@ impl Floors {
     /// Keeps only the ranges for which `needed` says so.
     pub fn retain(&mut self, needed: impl Fn(Slice, Epoch) -> bool) {
         self.ranges.retain(|(range, floor)| needed(*range, *floor));
+    }
+
+    pub(super) fn visit<V: Visitor>(&self, visitor: &mut V) {
+        visitor.plain(self.ranges.len() as u64);
+        for (range, floor) in &self.ranges {
+            range.visit(visitor);
+            floor.visit(visitor);
+        }
     }
 
     /// How many ranges have a floor.

@@ -4,6 +4,7 @@ use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use super::{Action, Holder, Local, OnNotReady, Output, Part};
+use crate::canonical::{Canonical, Visitor};
 use crate::clock::ClockTime;
 use crate::command::Digest;
 use crate::id::{Epoch, HandoffId, SessionId};
@@ -60,7 +61,58 @@ impl Incoming {
     }
 }
 
+impl Canonical for Outgoing {
+    fn visit<V: Visitor>(&self, visitor: &mut V) {
+        self.slice.visit(visitor);
+        self.epoch.visit(visitor);
+        self.handoff.id.visit(visitor);
+        self.handoff.to.visit(visitor);
+        self.handoff.epoch.visit(visitor);
+        let asked = u64::from(self.handoff.ask_cancel) | u64::from(self.handoff.to_closed) << 1;
+        visitor.plain(asked);
+        match self.state {
+            Source::Serving => {
+                visitor.plain(0);
+                visitor.due(self.deadline);
+            }
+            Source::Freezing => visitor.plain(1),
+            Source::Surrendered(digest) => {
+                visitor.plain(2);
+                digest.visit(visitor);
+            }
+            Source::Refused => visitor.plain(3),
+        }
+        self.waiting.visit(visitor);
+    }
+}
+
+impl Canonical for Incoming {
+    fn visit<V: Visitor>(&self, visitor: &mut V) {
+        self.slice.visit(visitor);
+        self.epoch.visit(visitor);
+        self.from.visit(visitor);
+        visitor.plain(
+            u64::from(self.prepared) | u64::from(self.accepted) << 1 | u64::from(self.refused) << 2,
+        );
+        if self.wake_at().is_some() {
+            visitor.due(self.ready_again);
+        }
+    }
+}
+
 impl Holder {
+    pub(super) fn visit_handoffs<V: Visitor>(&self, visitor: &mut V) {
+        visitor.plain(self.outgoing.len() as u64);
+        for outgoing in self.outgoing.values() {
+            outgoing.visit(visitor);
+        }
+        visitor.plain(self.incoming.len() as u64);
+        for (id, incoming) in &self.incoming {
+            id.visit(visitor);
+            incoming.visit(visitor);
+        }
+    }
+
     /// ◆ Every word about a handoff that is still open in the view, in every renewal.
     pub(super) fn words(&self) -> Vec<Word> {
         let outgoing = self

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::record::{Record, RecordKey, SessionPhase, SessionRecord, SliceRecord, TargetRecord};
 use super::{Entry, Event};
+use crate::canonical::{Canonical, Visitor};
 use crate::error::Rejection;
 use crate::id::{Generation, HandoffId, SessionId};
 use crate::key::SliceKey;
@@ -105,6 +106,12 @@ impl TargetState {
         };
         let entries: Option<Vec<_>> = self.slices.iter().map(covers).collect();
         SliceMap::new(entries.ok_or(CoverError::NoStart)?).map(|_| ())
+    }
+
+    pub(super) fn visit_slices<V: Visitor>(&self, visitor: &mut V) {
+        for entry in &self.slices {
+            entry.visit(visitor);
+        }
     }
 
     fn index(&mut self, first: SliceKey, slice: &SliceState) {
