@@ -193,8 +193,8 @@ impl Simulated {
             let client = random.below(CLIENTS) as usize;
             let (free_ns, process) = self.clients[client];
             instant = instant.max(free_ns + 1);
-            let from = free_ns.max(instant.saturating_sub(400))
-                + random.below(1 + instant - free_ns.max(instant.saturating_sub(400)));
+            let earliest = free_ns.max(instant.saturating_sub(400));
+            let from = earliest + random.below(1 + instant - earliest);
             let to = instant + random.below(400);
             let is_read = random.below(2) == 0;
             let is_unknown = random.below(100) < unknown_percent;
@@ -204,7 +204,8 @@ impl Simulated {
                 true => Value::Null,
                 false => json!(self.writes),
             };
-            if !is_read && !(is_unknown && random.below(2) == 0) {
+            let has_no_effect = is_unknown && random.below(2) == 0;
+            if !is_read && !has_no_effect {
                 self.value = self.writes;
                 self.seq += 1;
             }

@@ -25,6 +25,7 @@ pub mod unhandled;
 pub mod version_order;
 pub mod watch;
 
+mod parallel;
 #[cfg(test)]
 mod testing;
 

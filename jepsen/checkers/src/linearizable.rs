@@ -9,11 +9,10 @@
 //!
 //! A key without an order is explained by a smallest part of its history that has none.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::history::{Call, End, History};
+use crate::parallel;
 use crate::verdict::{Finding, Outcome};
 
 mod explain;
@@ -60,14 +59,12 @@ pub fn check<M: Model>(history: &History, model: &M, budget: &Budget) -> Outcome
     let mut keys: Vec<(&str, Vec<Call<'_>>)> = history.calls_by_key().into_iter().collect();
     // The longest first, so that no thread is left with it alone at the end.
     keys.sort_by_key(|(_, calls)| std::cmp::Reverse(calls.len()));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = threads.min(keys.len()).max(1);
     let limits = Limits {
         deadline: begun + budget.time,
         steps: budget.steps_per_key,
-        memory_bytes: budget.memory_bytes / threads,
+        memory_bytes: budget.memory_bytes / parallel::threads(keys.len()),
     };
-    let mut judged = judge_all(&keys, model, threads, &limits);
+    let mut judged = parallel::map(&keys, |(key, calls)| judge(key, calls, model, &limits));
     judged.sort_by_key(|judged| judged.key);
     let limits = Limits {
         deadline: Instant::now() + budget.time,
@@ -119,32 +116,6 @@ struct Judged<'a, M: Model> {
     /// An error has the index of the operation that makes no sense.
     answer: Result<Answer<M::State>, (u64, String)>,
     steps: u64,
-}
-
-fn judge_all<'a, M: Model>(
-    keys: &'a [(&'a str, Vec<Call<'a>>)],
-    model: &M,
-    threads: usize,
-    limits: &Limits,
-) -> Vec<Judged<'a, M>> {
-    let next = AtomicUsize::new(0);
-    let all = Mutex::new(Vec::with_capacity(keys.len()));
-    let work = || {
-        while let Some((key, calls)) = keys.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let judged = judge(key, calls, model, limits);
-            all.lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .push(judged);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(work);
-        }
-        work();
-    });
-    all.into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn judge<'a, M: Model>(

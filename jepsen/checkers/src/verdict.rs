@@ -118,6 +118,23 @@ impl Outcome {
         self.stats.insert(name.to_owned(), value.into());
     }
 
+    /// Takes in what another outcome of the same checker found, e.g. of another key.
+    pub(crate) fn absorb(&mut self, mut other: Outcome) {
+        if other.verdict > self.verdict {
+            self.verdict = other.verdict;
+            std::mem::swap(&mut self.findings, &mut other.findings);
+        }
+        self.findings.append(&mut other.findings);
+        self.findings.truncate(MAX_FINDINGS);
+        for name in ["invalid_findings", "unknown_findings"] {
+            let count = |stats: &BTreeMap<String, Value>| stats.get(name).and_then(Value::as_u64);
+            if let Some(added) = count(&other.stats) {
+                let sum = count(&self.stats).unwrap_or(0) + added;
+                self.count(name, sum);
+            }
+        }
+    }
+
     fn record(&mut self, verdict: Verdict, counter: &str, finding: Finding) {
         let so_far = self.stats.get(counter).and_then(Value::as_u64).unwrap_or(0);
         self.count(counter, so_far + 1);

@@ -12,11 +12,13 @@
 //!    smaller, and larger if it is a write;
 //! 4. each compare-and-set found what the write before it left.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
 use crate::history::{Call, End, History, Version, Versioned};
+use crate::parallel;
 use crate::verdict::{Finding, Outcome};
 
 const NAME: &str = "version_order";
@@ -30,33 +32,39 @@ const UNWRITTEN: Version = (0, 0);
 /// of `null` without a version saw what nobody wrote yet.
 pub fn check(history: &History) -> Outcome {
     let mut outcome = Outcome::valid(NAME);
-    let (mut keys, mut ops, mut versions, mut unversioned) = (0u64, 0u64, 0u64, 0u64);
-    for (key, calls) in history.calls_by_key() {
-        let mut judge = Key::new(key);
-        for call in &calls {
-            judge.add(call);
-        }
-        keys += 1;
-        ops += judge.known.len() as u64;
-        unversioned += judge.unversioned.len() as u64;
-        judge.assign_unknown_writes(&mut outcome);
-        versions += judge.writes.len() as u64;
-        judge.check_values(&mut outcome);
-        judge.check_order(&mut outcome);
-        judge.check_predecessors(&mut outcome);
-        if let Some(first) = judge.unversioned.first() {
-            let what = format!(
-                "{} operations carry no version, so their order is not known",
-                judge.unversioned.len()
-            );
-            outcome.unknown(Finding::new(what).ops([*first]).key(key));
-        }
+    let keys: Vec<(&str, Vec<Call<'_>>)> = history.calls_by_key().into_iter().collect();
+    let (mut ops, mut versions, mut unversioned) = (0u64, 0u64, 0u64);
+    for (judged, key) in parallel::map(&keys, |(key, calls)| judge(key, calls)) {
+        outcome.absorb(judged);
+        ops += key.known.len() as u64;
+        versions += key.writes.len() as u64;
+        unversioned += key.unversioned.len() as u64;
     }
-    outcome.count("keys", keys);
+    outcome.count("keys", keys.len());
     outcome.count("ops", ops);
     outcome.count("versions", versions);
     outcome.count("unversioned", unversioned);
     outcome
+}
+
+fn judge<'a>(name: &'a str, calls: &[Call<'a>]) -> (Outcome, Key<'a>) {
+    let mut outcome = Outcome::valid(NAME);
+    let mut key = Key::new(name);
+    for call in calls {
+        key.add(call);
+    }
+    key.assign_unknown_writes(&mut outcome);
+    key.check_values(&mut outcome);
+    key.check_order(&mut outcome);
+    key.check_predecessors(&mut outcome);
+    if let Some(first) = key.unversioned.first() {
+        let what = format!(
+            "{} operations carry no version, so their order is not known",
+            key.unversioned.len()
+        );
+        outcome.unknown(Finding::new(what).ops([*first]).key(name));
+    }
+    (outcome, key)
 }
 
 /// A known operation.
@@ -141,15 +149,16 @@ impl<'a> Key<'a> {
         };
         let value = written.map_or(result.value, |(left, _)| left);
         if written.is_some() {
-            if self.writes.contains_key(&version) {
-                self.duplicates.push((version, *call));
-            } else {
-                let write = Write {
-                    call: *call,
-                    value,
-                    is_assigned: false,
-                };
-                self.writes.insert(version, write);
+            let write = Write {
+                call: *call,
+                value,
+                is_assigned: false,
+            };
+            match self.writes.entry(version) {
+                Entry::Vacant(new) => {
+                    new.insert(write);
+                }
+                Entry::Occupied(_) => self.duplicates.push((version, *call)),
             }
         }
         self.known.push(Known {

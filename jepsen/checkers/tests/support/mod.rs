@@ -356,8 +356,8 @@ fn explains(calls: &[&Call<'_>], order: &[usize], kind: Kind) -> bool {
             f => {
                 let before = value.clone();
                 match f {
-                    "add" => value = json!(value.as_u64().unwrap() + argument.as_u64().unwrap()),
-                    "append" => value.as_array_mut().unwrap().push(argument.clone()),
+                    "add" => value = json!(number(&value) + number(argument)),
+                    "append" => value = longer(&value, argument),
                     "cas" => value = argument[1].clone(),
                     _ => value = argument.clone(),
                 }
@@ -372,4 +372,13 @@ fn explains(calls: &[&Call<'_>], order: &[usize], kind: Kind) -> bool {
         }
     }
     true
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_default()
+}
+
+fn longer(list: &Value, element: &Value) -> Value {
+    let elements = list.as_array().into_iter().flatten();
+    elements.chain([element]).cloned().collect()
 }
