@@ -15,7 +15,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
@@ -144,6 +144,9 @@ impl Network {
                 "two hosts are called `{name}`"
             );
         }
+        // What dead runs left behind goes first, once.
+        static STALE: Once = Once::new();
+        STALE.call_once(|| drop(crate::remove_stale()));
         let links = Arc::new(Links::new(names.len()));
         let backing = match kind {
             Kind::Proxy => Backing::Proxied(Proxies::start(names.len(), links.clone(), seed)?),

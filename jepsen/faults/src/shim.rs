@@ -21,7 +21,7 @@ use layout::{CLOCKS, Control};
 /// File name of the preloaded library.
 const LIBRARY: &str = "libleasehold_shim.so";
 /// Says where the library is, if not beside the program.
-const LIBRARY_ENV: &str = "LEASEHOLD_SHIM";
+const LIBRARY_ENV: &str = "JEPSEN_SHIM";
 /// Where these clocks stand in [`CLOCKS`].
 const RAW: usize = 1;
 const WALL: usize = 3;

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 /// Set in the environment of the second self.
-const MARK: &str = "LEASEHOLD_ROOTLESS";
+const MARK: &str = "JEPSEN_ROOTLESS";
 
 /// Whether this process is the second self.
 pub(crate) fn is_inside() -> bool {
