@@ -221,6 +221,16 @@ impl System for Leasehold {
         Some(Box::new(operator::Operator::new(&self.options, all)))
     }
 
+    fn storm<'a>(&'a self, all: &'a [Host], at_once: usize, seed: u64) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            // Without an address there is nobody to ask: the run shows no moves.
+            if let Ok(admin) = Admin::new(&layout::assigners(all), PATIENCE) {
+                let storm = storm::Storm::default();
+                storm.blow(&admin, TARGET, at_once, seed).await;
+            }
+        })
+    }
+
     fn witness(&self, all: &[Host], origin_ns: u64) -> anyhow::Result<Witness> {
         let mut witness = Witness::default();
         let mut handoffs = 0;

@@ -240,7 +240,7 @@ impl Run<'_> {
         match recovery::wait_ready(place, self.system, patience)? {
             Ok(took) => self.notes.say(&format!("ready after {:.1} s", took.as_secs_f64())),
             Err(why) => anyhow::bail!(
-                "the system was not ready within {} s of its start: {why}",
+                "the system did not become ready (patience {} s): {why}",
                 patience.as_secs()
             ),
         }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::nemesis;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
+
+use crate::nemesis;
 
 /// One run of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,20 +87,59 @@ pub fn cover(groups: &[Vec<String>], nemeses: &[String], mixed: usize, seed: u64
             runs.push(Planned {
                 workloads: group.clone(),
                 nemeses: chunk.to_vec(),
-                seed: random.random(),
+                seed: u64::from(random.random::<u32>()),
                 promise: Promise::Valid,
                 options: Vec::new(),
             });
         }
     }
-    // Shuffled, so that a suite that is cut short has still tried a bit of everything.
-    runs.shuffle(&mut random);
     runs
 }
 
-/// Workloads that may run at once on one system of the usual make.
+/// Workloads that may run at once on one system of the usual make, none of them twice in another
+/// guise.
 pub fn together() -> Vec<String> {
-    ["register"].map(str::to_owned).to_vec()
+    owned(&[
+        "converge",
+        "store",
+        "counter",
+        "append",
+        "owner",
+        "fenced",
+        "lock",
+        "lock-external-set",
+        "watch",
+    ])
+}
+
+/// Sets of workloads that run together, and the arguments that they need. Each workload that must
+/// be valid is in one of them.
+const GROUPS: &[(&[&str], &[&str])] = &[
+    (&["register", "counter", "append", "owner"], &[]),
+    (&["fenced", "lock", "lock-external-set", "watch"], &[]),
+    (&["converge", "store"], &[]),
+    (&["membership"], &["--spares=1"]),
+    (&["election"], &["--slices=1"]),
+];
+
+/// Faults that break what time promises, with workloads whose fences must hold all the same.
+const BEYOND: (&[&str], &[&str]) = (
+    &["fenced", "lock", "lock-external-set", "watch"],
+    &["clock-beyond", "mode"],
+);
+
+/// What must fail: workload, faults, arguments, and the checker that must find it.
+const CONTROLS: &[(&str, &[&str], &[&str], &str)] = &[
+    // Without leases two pods serve while one is cut off.
+    ("owner", &["isolate-owner"], &["--mode=eventual"], "overlap"),
+    // Without fences a write that was on its way while its owner was stopped lands late.
+    ("fenced", &["pause-owner-long"], &["--unfenced"], "fenced_register"),
+    // A lock alone protects nothing outside, as is published of others.
+    ("lock-set", &["pause-owner-long"], &[], "list_append"),
+];
+
+fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
 }
 
 /// The groups of faults under which every promise must hold.
@@ -111,14 +151,45 @@ pub fn kept_groups() -> Vec<String> {
         .collect()
 }
 
-/// All runs of a suite.
+/// The modes of those groups.
+fn kept_modes() -> Vec<String> {
+    let modes = nemesis::MODES.iter();
+    modes
+        .map(|mode| mode.name)
+        .filter(|name| nemesis::keeps_promises(&[name]))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// All runs of a suite, in a shuffled order, so that one that is cut short has still tried a bit
+/// of everything.
 pub fn suite(size: Size, seed: u64) -> Vec<Planned> {
-    let nemeses = kept_groups();
-    let mixed = match size {
-        Size::Short => 4,
-        _ => 2,
+    let mut random = SmallRng::seed_from_u64(seed);
+    let (nemeses, mixed) = match size {
+        Size::Short => (kept_groups(), 5),
+        Size::Usual => (kept_groups(), 3),
+        Size::Full => (kept_modes(), 3),
     };
-    cover(&[together()], &nemeses, mixed, seed)
+    let mut runs = Vec::new();
+    for (workloads, options) in GROUPS {
+        let group = cover(&[owned(workloads)], &nemeses, mixed, random.random());
+        runs.extend(group.into_iter().map(|run| Planned {
+            options: owned(options),
+            ..run
+        }));
+    }
+    runs.extend(cover(&[owned(BEYOND.0)], &owned(BEYOND.1), 1, random.random()));
+    for (workload, nemeses, options, checker) in CONTROLS {
+        runs.push(Planned {
+            workloads: owned(&[workload]),
+            nemeses: owned(nemeses),
+            seed: u64::from(random.random::<u32>()),
+            promise: Promise::MustFail((*checker).to_owned()),
+            options: owned(options),
+        });
+    }
+    runs.shuffle(&mut random);
+    runs
 }
 
 /// The pairs of workload and fault that a plan covers.
@@ -163,6 +234,36 @@ mod tests {
         let plan = |seed| cover(&groups, &names("n", 9), 2, seed);
         assert_eq!(plan(3), plan(3));
         assert_ne!(plan(3), plan(4));
+    }
+
+    #[test]
+    fn a_suite_tries_every_workload_under_every_fault_and_every_control() {
+        for size in [Size::Short, Size::Usual, Size::Full] {
+            let runs = suite(size, 5);
+            let valid: Vec<Planned> = runs
+                .iter()
+                .filter(|run| run.promise == Promise::Valid)
+                .cloned()
+                .collect();
+            let pairs = pairs(&valid);
+            let nemeses = match size {
+                Size::Full => kept_modes(),
+                _ => kept_groups(),
+            };
+            let controls: BTreeSet<&str> = CONTROLS.iter().map(|control| control.0).collect();
+            for (workload, _) in crate::workloads::list() {
+                if workload == "lock-set" {
+                    assert!(controls.contains(workload), "it can only fail");
+                    continue;
+                }
+                for nemesis in &nemeses {
+                    assert!(pairs.contains(&(workload, nemesis.as_str())));
+                }
+            }
+            assert_eq!(runs.len() - valid.len(), CONTROLS.len());
+            let names: BTreeSet<String> = runs.iter().map(Planned::name).collect();
+            assert_eq!(names.len(), runs.len(), "results must not replace each other");
+        }
     }
 
     #[test]

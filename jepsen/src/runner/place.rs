@@ -158,6 +158,13 @@ impl Place {
         Ok(())
     }
 
+    /// A host whose process was started and lives no more.
+    pub fn ended(&self) -> Option<String> {
+        let processes = &self.ground.as_ref()?.processes;
+        let mut hosts = processes.hosts().into_iter();
+        hosts.find(|host| !processes.is_alive(host))
+    }
+
     /// Asks every process to end, last started first. Gives those that lived and had to be killed.
     ///
     /// # Errors

@@ -39,6 +39,9 @@ pub fn wait_ready(
             if begun.elapsed() >= patience {
                 return Ok(Err(why));
             }
+            if let Some(host) = place.ended() {
+                return Ok(Err(format!("the process of {host} has ended; {why}")));
+            }
             tokio::time::sleep(PAUSE).await;
         }
     })
