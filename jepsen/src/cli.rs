@@ -2,6 +2,7 @@
 
 pub mod analyze;
 pub mod list;
+pub mod mutants;
 pub mod options;
 pub mod plan;
 pub mod recheck;
@@ -44,6 +45,8 @@ enum Command {
     Serve(ServeArgs),
     /// What workloads and faults there are
     List,
+    /// Which ring notices which planted bug (the last step of `./x mutants`)
+    Mutants(mutants::Args),
     #[command(hide = true)]
     Pod(pod::Args),
     #[command(hide = true)]
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
             list::run();
             Ok(0)
         }
+        Command::Mutants(args) => mutants::run(&args),
         Command::Pod(args) => process(pod::run(args)),
         Command::Register(args) => process(register::run(args)),
     };
