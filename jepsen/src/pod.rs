@@ -31,7 +31,7 @@ use hold_log::HoldLog;
 use prober::Prober;
 
 /// How long a pod that is asked to stop waits for its last slice to move.
-const DRAIN: Duration = Duration::from_secs(3);
+const DRAIN: Duration = Duration::from_millis(1_500);
 /// How long one call to the store may take.
 const STORE_CALL: Duration = Duration::from_millis(1_500);
 /// Longest that a request may ask a pod to linger.

@@ -39,7 +39,7 @@ pub struct LeaseholdClient {
     register: RegisterClient,
     /// Tokens of locks held, by key.
     locks: HashMap<String, crate::rpc::Version>,
-    watch: Option<watches::Open>,
+    watched: watches::Watched,
 }
 
 impl LeaseholdClient {
@@ -82,7 +82,7 @@ impl LeaseholdClient {
             admin: Admin::new(&assigners, Duration::ZERO)?,
             register: RegisterClient::new(&layout::register_address(all)?, STORE_CALL)?,
             locks: HashMap::new(),
-            watch: None,
+            watched: watches::Watched::default(),
         })
     }
 

@@ -23,6 +23,11 @@ const REGISTER_PORT: u16 = 7600;
 /// Below it the Assigners need their fast timers.
 const SLOW_TTL: Duration = Duration::from_secs(2);
 
+/// Two places of the consensus library log an error for what is the end of an orderly stop: its
+/// store and its core are gone. Nothing else is left out.
+const LOG_LEVEL: &str =
+    "info,openraft::storage::callback=off,openraft::core::heartbeat::worker=off";
+
 /// The hosts: `a1…` for Assigners, the founding ones first, `p1…` for pods, `s1` for the store.
 pub fn hosts(options: &Options) -> Vec<HostSpec> {
     let some = |letter: &str, role: &str, count: usize| {
@@ -127,7 +132,7 @@ fn assigner(options: &Options, host: &Host, all: &[Host]) -> anyhow::Result<Vec<
     let text = format!(
         "cluster = \"jepsen\"\nmembers = [{}]\ninsecure = true\n\n[node]\nid = {id}\nlisten = \"{}\"\n\
          data_dir = \"{}\"\n\n[http]\nlisten = \"{}\"\n\n[timers]\nprofile = \"{profile}\"\n\n\
-         [log]\nformat = \"human\"\n",
+         [log]\nformat = \"human\"\nlevel = \"{LOG_LEVEL}\"\n",
         members.join(", "),
         service_address(host),
         host.data_dir.join("assigner").display(),

@@ -4,7 +4,7 @@
 //! lost, doubled or exchanged stands in the open.
 
 use leasehold_checkers::linearizable::{self, Budget};
-use leasehold_checkers::{Outcome, list_append, version_order};
+use leasehold_checkers::{Outcome, list_append};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
@@ -87,7 +87,6 @@ impl Workload for Append {
     fn check(&self, evidence: &Evidence<'_>) -> Vec<Outcome> {
         let mut outcomes = vec![
             list_append::check(evidence.history),
-            version_order::check(evidence.history),
             linearizable::check(evidence.history, &linearizable::List, &Budget::default()),
             covered(evidence.history, &[("append", 50), ("read", 50)]),
         ];

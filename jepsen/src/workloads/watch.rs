@@ -1,7 +1,7 @@
 //! W7 `watch`: watches through every Assigner, given up and taken up again.
 //!
-//! Each event carries the generation it leads to, the one it builds on, and a digest of the view
-//! that it gives; all watchers of one generation must have the same view.
+//! Each event carries the generation it leads to, the one it builds on, and what changed; all
+//! watchers of one generation must have the same view.
 
 use leasehold_checkers::Outcome;
 use leasehold_checkers::watch::{self, Expected};
@@ -47,7 +47,7 @@ impl Workload for Watch {
     fn check(&self, evidence: &Evidence<'_>) -> Vec<Outcome> {
         let mut outcomes = vec![
             watch::check(evidence.history, &Expected::default()),
-            covered(evidence.history, &[("watch", 8)]),
+            covered(evidence.history, &[("watch", 40)]),
         ];
         outcomes.extend(of_ownership(evidence));
         outcomes
