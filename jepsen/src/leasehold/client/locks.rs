@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::LeaseholdClient;
+use super::{LeaseholdClient, STORE_CALL};
 use super::outcome::{nonsense, out_of_time, versioned};
 use crate::register::Put;
 use crate::rpc::do_request::What;
@@ -137,7 +137,11 @@ impl LeaseholdClient {
         let key = invocation.key.clone().unwrap_or_default();
         let until = Instant::now() + invocation.deadline;
         let token = loop {
-            match self.acquire(invocation).await {
+            let left = Invocation {
+                deadline: until.saturating_duration_since(Instant::now()),
+                ..invocation.clone()
+            };
+            match self.acquire(&left).await {
                 Completion::Ok { .. } => match self.locks.get(&key) {
                     Some(token) => break *token,
                     None => return nonsense("a lock without a token"),
@@ -170,6 +174,7 @@ impl LeaseholdClient {
         let release = Invocation {
             f: "release".into(),
             value: Value::Null,
+            deadline: STORE_CALL,
             ..invocation.clone()
         };
         // Whether it is given back or runs out makes no difference to what was appended.

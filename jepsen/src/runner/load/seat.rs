@@ -7,7 +7,7 @@ use crate::system::{Client, Completion, Invocation};
 
 /// Past its deadline an operation has this long to end by itself; then it is cut off and counted,
 /// since a client that does not keep its deadlines hides what the system does.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(5);
 /// How long making a client may take.
 const CONNECT: Duration = Duration::from_secs(10);
 /// Bound on the reasons kept for one worker.
