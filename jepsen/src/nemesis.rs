@@ -12,6 +12,8 @@ mod cluster;
 mod field;
 pub mod schedule;
 mod strike;
+#[cfg(test)]
+mod tests;
 
 mod attack;
 

@@ -45,6 +45,9 @@ pub(super) async fn go_on<'a>(
     match mode {
         "rolling-restart" | "restart-pods" => process::roll(stage, harm, until).await,
         "pause-blink" => process::blink(stage, rng, harm, until).await,
+        "starve-leader" | "starve-owner" | "starve-all" => {
+            process::starve_more(stage, harm, until).await;
+        }
         "flap-core" | "flap-pod" => partition::flap(stage, rng, harm, until).await,
         "wall-strobe" => clock::strobe(stage, rng, harm, until).await,
         "transfer-leader" | "move-storm" | "reshape-storm" | "snapshot" => {

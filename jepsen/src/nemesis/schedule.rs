@@ -10,17 +10,20 @@ use rand::{RngExt, SeedableRng};
 
 use super::catalogue::{self, Mode};
 
-/// How densely faults strike.
+/// How densely faults strike: in bursts, with lulls between them in which the system can recover,
+/// so that faults meet a system at work and not one that is down already.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timing {
     /// Nothing happens before this.
     pub first: Duration,
-    /// From one fault's beginning to the next one's, on average.
-    pub every: Duration,
+    /// Faults in a burst, at most; their times overlap.
+    pub together: usize,
     /// A fault lasts at least this long, …
     pub least: Duration,
-    /// … and at most this long, unless its mode needs more. More than `every`: faults overlap.
+    /// … and at most this long, unless its mode needs more.
     pub most: Duration,
+    /// Between the end of a burst and the next one, on average.
+    pub lull: Duration,
     /// Nothing begins after this, and everything is undone by then.
     pub until: Duration,
     /// How long leases last: some modes need to outlast one.
@@ -28,23 +31,25 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// One fault at a time, most of the time, in a run that lasts `until`.
+    /// One fault at a time, in a run that lasts `until`.
     pub fn alone(until: Duration, ttl: Duration) -> Self {
         Self {
             first: Duration::from_secs(2).min(until / 4),
-            every: Duration::from_secs(6),
+            together: 1,
             least: Duration::from_secs(2),
             most: Duration::from_secs(5),
+            lull: Duration::from_secs(2).max(ttl),
             until,
             ttl,
         }
     }
 
-    /// About three faults at a time.
+    /// Two or three faults at a time.
     pub fn mixed(until: Duration, ttl: Duration) -> Self {
         Self {
-            every: Duration::from_secs(2),
-            most: Duration::from_secs(10),
+            together: 3,
+            most: Duration::from_secs(8),
+            lull: Duration::from_secs(4).max(ttl * 2),
             ..Self::alone(until, ttl)
         }
     }
@@ -99,24 +104,28 @@ impl Schedule {
         let mut deck = Vec::new();
         let mut at = timing.first;
         while at < timing.until && !modes.is_empty() {
-            if deck.is_empty() {
-                deck.clone_from(&modes);
-                deck.shuffle(&mut rng);
+            let together = rng.random_range(timing.together.min(2)..=timing.together.max(1));
+            let mut end = at;
+            for _ in 0..together {
+                if deck.is_empty() {
+                    deck.clone_from(&modes);
+                    deck.shuffle(&mut rng);
+                }
+                let Some(mode) = deck.pop() else { break };
+                let strike = Strike {
+                    mode,
+                    at,
+                    lasts: lasting(mode, timing, &mut rng),
+                    seed: rng.random(),
+                };
+                end = end.max(strike.at + strike.lasts);
+                strikes.push(strike);
+                // The next one of the burst begins while this one lasts.
+                at += timing.least.mul_f64(rng.random_range(0.1..0.9));
             }
-            let Some(mode) = deck.pop() else { break };
-            let strike = Strike {
-                mode,
-                at,
-                lasts: lasting(mode, timing, &mut rng),
-                seed: rng.random(),
-            };
-            at += timing.every.mul_f64(rng.random_range(0.7..1.3));
-            if timing.most <= timing.every {
-                // One at a time: the next waits for the end of this one, and a moment more.
-                at = at.max(strike.at + strike.lasts + timing.least / 2);
-            }
-            strikes.push(strike);
+            at = end + timing.lull.mul_f64(rng.random_range(0.7..1.3));
         }
+        strikes.retain(|strike| strike.at < timing.until);
         Ok(Self { seed, strikes })
     }
 }
@@ -175,6 +184,27 @@ mod tests {
                 "seed 6: {schedule}"
             );
         }
+    }
+
+    #[test]
+    fn mixed_faults_overlap_in_bursts_with_lulls_between() {
+        let timing = Timing::mixed(Duration::from_secs(120), Duration::from_secs(1));
+        let schedule = Schedule::from_seed(7, &["kill", "partition"], &timing).unwrap();
+        let under_way = |at: Duration| {
+            let strikes = schedule.strikes.iter();
+            strikes
+                .filter(|s| s.at <= at && at < s.at + s.lasts)
+                .count()
+        };
+        let counts: Vec<usize> = (0..1_200)
+            .map(|i| under_way(Duration::from_millis(100 * i)))
+            .collect();
+        assert!(counts.contains(&3), "seed 7: {schedule}");
+        assert!(
+            counts.iter().filter(|count| **count == 0).count() > 200,
+            "seed 7: {schedule}"
+        );
+        assert!(counts.iter().all(|count| *count <= 3), "seed 7: {schedule}");
     }
 
     #[test]

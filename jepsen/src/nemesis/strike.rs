@@ -18,9 +18,12 @@ use super::schedule::Strike;
 
 /// An attempt to undo that fails is made again until this has passed.
 const UNDO: Duration = Duration::from_secs(60);
+/// How often an effect is looked for.
+const LOOK: Duration = Duration::from_millis(10);
 /// Between two attempts.
 const AGAIN: Duration = Duration::from_millis(200);
-/// A change to the clocks of a process that is awake reaches it within this.
+/// A fault that has an effect at all has it within this, and a change to the clocks of a process
+/// that is awake reaches it.
 const REACH: Duration = Duration::from_secs(5);
 
 /// What all faults of a run share.
@@ -142,7 +145,7 @@ impl<'a> Stage<'a> {
     pub(crate) async fn until_seen(&self, shim: &Shim) -> bool {
         let until = Instant::now() + REACH;
         while !shim.is_seen() && Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(LOOK).await;
         }
         shim.is_seen()
     }
@@ -168,7 +171,7 @@ impl<'a> Stage<'a> {
             Ok(Effect::Skipped(why)) => Installed::Skipped(why),
             Err(error) => Installed::Indeterminate(format!("{error:#}")),
         };
-        let missing: Vec<String> = harm.proofs.iter().filter_map(|proof| proof()).collect();
+        let missing = self.missing(&harm).await;
         if installed == Installed::Installed && !missing.is_empty() {
             installed = Installed::Indeterminate(missing.join("; "));
         }
@@ -189,6 +192,19 @@ impl<'a> Stage<'a> {
             from_ns,
             to_ns: undone.ok().map(|()| self.field.origin.elapsed_ns()),
         })
+    }
+
+    /// What a fault should have done and has not. On a busy machine it may take its time, so it
+    /// is held until it is seen, or patience runs out.
+    async fn missing(&self, harm: &Harm<'_>) -> Vec<String> {
+        let until = Instant::now() + REACH;
+        loop {
+            let missing: Vec<String> = harm.proofs.iter().filter_map(|proof| proof()).collect();
+            if missing.is_empty() || self.is_over() || Instant::now() >= until {
+                return missing;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     fn announce(&self, strike: &Strike, what: &str, harm: &Harm<'_>) {

@@ -28,6 +28,21 @@ pub(super) async fn strike<'a>(
     let Some(cluster) = stage.field.cluster else {
         return skipped("the system cannot be operated");
     };
+    let effect = begin(stage, cluster, mode, rng, harm).await?;
+    if effect != Effect::Done {
+        // What was not done cannot be undone: that would be skipped as well.
+        harm.remedies.clear();
+    }
+    Ok(effect)
+}
+
+async fn begin<'a>(
+    stage: &Stage<'a>,
+    cluster: &dyn ClusterControl,
+    mode: &str,
+    rng: &mut StdRng,
+    harm: &mut Harm<'a>,
+) -> Result<Effect> {
     match mode {
         "change-members" => change_members(stage, cluster, rng, harm).await,
         "drain-pod" => {

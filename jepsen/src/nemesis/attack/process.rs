@@ -17,6 +17,10 @@ use super::skipped;
 const GRACE: Duration = Duration::from_secs(10);
 /// What a starved process is left of one processor.
 const CRUMB: f64 = 0.1;
+/// It is left no less than this.
+const LEAST_CRUMB: f64 = 0.01;
+/// A process that was not held back for so long is content.
+const CONTENT: Duration = Duration::from_millis(300);
 
 pub(super) async fn strike<'a>(
     stage: &Stage<'a>,
@@ -116,6 +120,37 @@ fn starve<'a>(stage: &Stage<'a>, harm: &mut Harm<'a>, hosts: &[String]) -> Resul
             .sum()
     });
     Ok(Effect::Done)
+}
+
+/// A process with little to do is content with a tenth: what is left to it is halved until it is
+/// held back.
+pub(super) async fn starve_more(stage: &Stage<'_>, harm: &mut Harm<'_>, until: Instant) {
+    let processes = &stage.field.processes;
+    let mut parts: Vec<(String, f64, u64)> = harm
+        .hosts
+        .iter()
+        .map(|host| (host.clone(), CRUMB, processes.throttled(host)))
+        .collect();
+    while Instant::now() < until && !stage.is_over() {
+        stage
+            .sleep_until((Instant::now() + CONTENT).min(until))
+            .await;
+        for (host, part, before) in &mut parts {
+            let held_back = processes.throttled(host);
+            if held_back == *before && *part > LEAST_CRUMB {
+                *part /= 2.0;
+                if processes.starve(host, *part).is_err() {
+                    return;
+                }
+            }
+            *before = held_back;
+        }
+    }
+    let parts: Vec<String> = parts
+        .iter()
+        .map(|(host, part, _)| format!("{host} {:.1} %", part * 100.0))
+        .collect();
+    harm.detail = parts.join(", ");
 }
 
 /// Asks one process after the other to end, and starts it again.
