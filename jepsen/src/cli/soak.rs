@@ -28,8 +28,10 @@ pub struct Args {
     /// Slices that are moved about at any time; 0: none
     #[arg(long, default_value_t = 8, value_name = "SLICES")]
     pub storm: usize,
+    /// The system under test.
     #[command(flatten)]
     pub system: SystemArgs,
+    /// How runs are carried out.
     #[command(flatten)]
     pub run: RunArgs,
 }

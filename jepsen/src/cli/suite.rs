@@ -49,6 +49,7 @@ pub struct Args {
     /// The program `leasehold` [default: the one beside this program]
     #[arg(long, value_name = "PATH")]
     pub leasehold: Option<PathBuf>,
+    /// How runs are carried out.
     #[command(flatten)]
     pub run: RunArgs,
 }

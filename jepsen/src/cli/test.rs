@@ -32,8 +32,10 @@ pub struct Args {
     /// Slices that are moved about at any time, beside the faults; 0: none
     #[arg(long, default_value_t = 0, value_name = "SLICES")]
     pub storm: usize,
+    /// The system under test.
     #[command(flatten)]
     pub system: SystemArgs,
+    /// How runs are carried out.
     #[command(flatten)]
     pub run: RunArgs,
 }

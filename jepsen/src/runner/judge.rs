@@ -172,7 +172,7 @@ fn always(run: &RunDir, test: &Test, evidence: &Evidence<'_>) -> Vec<Outcome> {
         checkers::unhandled::check(evidence.history),
         checkers::availability::check(evidence.history, evidence.faults),
         checkers::coverage::check(evidence.history, evidence.faults, &counters, &required),
-        checkers::logs::check(&logs(run, test), &[]),
+        checkers::logs::check(&logs(run, test), &allowed(evidence.faults)),
     ];
     if !evidence.holds.is_empty() {
         outcomes.push(checkers::overlap::check(evidence.holds));
@@ -192,6 +192,15 @@ fn required(nemeses: &[String]) -> Vec<String> {
             }
         })
         .collect()
+}
+
+/// What processes may log as an error, since it is one: that their disk fails.
+fn allowed(faults: &[Fault]) -> Vec<String> {
+    const OF_DISKS: [&str; 4] = ["disk", "fsync", "power", "data-loss"];
+    const ERRORS: [&str; 4] = ["IO error", "when Write", "when Read", "os error"];
+    let struck = faults.iter().any(|fault| OF_DISKS.contains(&fault.kind.as_str()));
+    let errors = if struck { &ERRORS[..] } else { &[] };
+    errors.iter().map(|error| (*error).to_owned()).collect()
 }
 
 /// What the processes of the nodes said.
