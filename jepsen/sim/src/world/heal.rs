@@ -208,24 +208,23 @@ impl World {
         let settled = |assigned: &leasehold_proto::Assigned| {
             assigned.handoff.is_none() && assigned.owner.is_some_and(|owner| live(owner.session))
         };
-        // Its owner serves it, nobody else does, and every Clerk's map says so.
+        // Its owner serves it at its epoch, as do copies, nobody else does, and every Clerk's map
+        // says so: in eventual mode an old view serves too, for as long as it is believed.
         let served = |k: usize| {
             let owner = state
                 .slice_of(key(k))
                 .and_then(|(_, assigned)| assigned.owner);
             self.hosts.iter().all(|host| {
-                let passes = matches!(
-                    host.holder.check(key(k), host.clock.now()),
-                    Verdict::Owned(_)
-                );
-                let owns = host.holder.session() == owner.map(|owner| owner.session);
+                let session = host.holder.session();
                 let copy = state.slice_of(key(k)).is_some_and(|(_, assigned)| {
-                    assigned
-                        .replicas
-                        .iter()
-                        .any(|id| host.holder.session() == Some(*id))
+                    assigned.replicas.iter().any(|id| session == Some(*id))
                 });
-                passes == (owns || copy)
+                let part = owner.filter(|owner| session == Some(owner.session) || copy);
+                let verdict = host.holder.check(key(k), host.clock.now());
+                match part {
+                    Some(owner) => verdict == Verdict::Owned(owner.epoch),
+                    None => !matches!(verdict, Verdict::Owned(_)),
+                }
             }) && self.routers.iter().all(|router| {
                 let shown = router.view().and_then(|view| view.get(key(k)).1.owner);
                 shown == owner && router.epoch(key(k)) == owner.map(|owner| owner.epoch)
