@@ -32,6 +32,12 @@ pub const REQUIRED: &[&str] = &[
     "learner added",
     "learner promoted",
     "member removed",
+    "pod cut off",
+    "pod crashed",
+    "session expired",
+    "handoff completed",
+    "handoff cancelled",
+    "ownership moved",
     "healed and converged",
 ];
 
@@ -70,7 +76,11 @@ impl Coverage {
     /// What was never seen.
     pub fn missing(&self) -> Vec<&'static str> {
         let seen = |name: &&str| self.counts.get(*name).is_some_and(|count| *count > 0);
-        REQUIRED.iter().copied().filter(|name| !seen(name)).collect()
+        REQUIRED
+            .iter()
+            .copied()
+            .filter(|name| !seen(name))
+            .collect()
     }
 
     /// Takes note of an event.
@@ -117,6 +127,7 @@ impl Coverage {
                     self.count("deposed leader refused a confirmation");
                 }
             }
+            What::Owners { owners, .. } if !owners.is_empty() => self.count("ownership moved"),
             What::Disk(contents) => self.disk(event, contents),
             _ => {}
         }

@@ -123,6 +123,13 @@ pub enum What {
         /// Its number.
         call: u64,
     },
+    /// Who serves a key now, with which token: told when it changes.
+    Owners {
+        /// Number of the key.
+        key: usize,
+        /// Pods whose check of the key passes.
+        owners: Vec<(String, u64)>,
+    },
     /// A look at the disk.
     Disk(Contents),
     /// A fault began or ended, or an operator did something.

@@ -33,6 +33,7 @@ enum Link {
 enum End {
     Link(NodeId, NodeId),
     Start(NodeId),
+    StartPod(u64),
     Sync(NodeId),
 }
 
@@ -63,15 +64,9 @@ impl Faults {
         }
     }
 
-    /// Machines that do not run.
-    pub(crate) fn down(&self) -> &BTreeSet<NodeId> {
-        &self.down
-    }
-
     /// Lets end what ends now and begin what begins now.
     pub(crate) fn step(&mut self, sim: &mut Sim<'_>, world: &mut World, now_ms: u64) {
-        self.end_due(sim, world, now_ms);
-        self.restart_stopped(sim, world, now_ms);
+        self.tend(sim, world, now_ms);
         self.watch_transfer(world);
         if now_ms >= self.next_at_ms {
             self.next_at_ms = now_ms + self.random.between(100, 2500);
@@ -90,8 +85,9 @@ impl Faults {
         }
     }
 
-    /// Keeps machines running whose replica has ended, without a new fault.
-    pub(crate) fn restart_stopped(&mut self, sim: &mut Sim<'_>, world: &mut World, now_ms: u64) {
+    /// Lets end what ends now, and restarts machines whose replica has ended by itself.
+    pub(crate) fn tend(&mut self, sim: &mut Sim<'_>, world: &mut World, now_ms: u64) {
+        self.end_due(sim, world, now_ms);
         let stopped: Vec<NodeId> = world
             .places()
             .filter(|place| place.stopped.load(Ordering::SeqCst))
@@ -120,6 +116,11 @@ impl Faults {
                 if self.down.remove(&node) && !world.is_retired(node) {
                     world.set_sync_ms(node, SYNC_MS, &mut self.random);
                     sim.bounce(host(node));
+                }
+            }
+            End::StartPod(pod) => {
+                if self.down.remove(&pod) {
+                    sim.bounce(host(pod));
                 }
             }
             End::Sync(node) => world.set_sync_ms(node, SYNC_MS, &mut self.random),
@@ -175,7 +176,9 @@ impl Faults {
 
     fn begin(&mut self, sim: &mut Sim<'_>, world: &mut World, now_ms: u64) {
         let until = now_ms + self.random.between(100, 3000);
-        match self.random.below(12) {
+        match self.random.below(15) {
+            12 | 13 => self.isolate_pod(sim, world, until),
+            14 => self.crash_pod(sim, world, now_ms),
             0 | 1 => self.isolate(sim, world, Link::Cut, until, "partition"),
             2 => {
                 let link = if self.random.chance(0.5) {
@@ -228,13 +231,61 @@ impl Faults {
         };
         world.fault(node, format!("{link:?} until {until}"));
         world.observer.count(name);
-        for other in world.ids() {
+        for other in world.machines() {
             self.disturb(sim, node, other, link, until);
         }
     }
 
+    /// The links of a pod: to all other machines, or to the nodes only, so that it goes on serving
+    /// those who reach it while its renewals fail.
+    fn isolate_pod(&mut self, sim: &mut Sim<'_>, world: &mut World, until: u64) {
+        let pods: Vec<u64> = world.pods().keys().copied().collect();
+        let Some(pod) = self.random.pick(&pods).copied() else {
+            return;
+        };
+        let links = [
+            Link::Cut,
+            Link::CutForth,
+            Link::CutBack,
+            Link::Held,
+            Link::Slow,
+        ];
+        let link = self.random.pick(&links).copied().unwrap_or(Link::Cut);
+        world.fault(pod, format!("{link:?} until {until}"));
+        world.observer.count("pod cut off");
+        let others = match self.random.chance(0.5) {
+            true => world.machines(),
+            false => world.ids(),
+        };
+        for other in others {
+            self.disturb(sim, pod, other, link, until);
+        }
+    }
+
+    /// A pod's process ends without a word.
+    fn crash_pod(&mut self, sim: &mut Sim<'_>, world: &mut World, now_ms: u64) {
+        let up: Vec<u64> = world
+            .pods()
+            .keys()
+            .copied()
+            .filter(|pod| !self.down.contains(pod))
+            .collect();
+        let Some(id) = self.random.pick(&up).copied() else {
+            return;
+        };
+        self.down.insert(id);
+        world.fault(id, "crashed".into());
+        world.observer.count("pod crashed");
+        if let Some(pod) = world.pods().get(&id) {
+            pod.forget();
+        }
+        sim.crash(host(id));
+        let after = self.random.between(20, 4000);
+        self.ends.push((now_ms + after, End::StartPod(id)));
+    }
+
     fn halves(&mut self, sim: &mut Sim<'_>, world: &mut World, until: u64) {
-        let ids = world.ids();
+        let ids = world.machines();
         let side: Vec<bool> = ids.iter().map(|_| self.random.chance(0.5)).collect();
         world.fault(0, format!("halves {side:?} until {until}"));
         world.observer.count("partition");

@@ -7,6 +7,7 @@ mod election_safety;
 mod log_matching;
 mod monotone_apply;
 mod node_stays_up;
+mod single_owner;
 mod state_machine_safety;
 mod term_binding;
 mod vote_durability;
@@ -34,6 +35,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<monotone_apply::MonotoneApply>::default(),
         Box::<vote_durability::VoteDurability>::default(),
         Box::<node_stays_up::NodeStaysUp>::default(),
+        Box::<single_owner::SingleOwner>::default(),
         Box::<convergence::Convergence>::default(),
     ]
 }

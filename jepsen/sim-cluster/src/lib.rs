@@ -11,16 +11,21 @@
 //! says nothing there.
 
 pub mod cli;
+mod clock;
 pub mod coverage;
 pub mod event;
 mod faults;
 pub mod invariants;
+mod lead;
 mod machine;
 #[cfg(leasehold_mutants)]
 pub mod mutants;
 mod net;
+mod news;
 mod node;
 mod observer;
+mod pod;
+mod post;
 mod random;
 mod workload;
 pub mod world;

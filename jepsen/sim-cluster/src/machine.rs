@@ -10,13 +10,14 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use leasehold_proto::LogId;
 use leasehold_proto::command::Command;
-use leasehold_proto::table::{LeaseTable, Outcome};
+use leasehold_proto::table::{Event, LeaseTable, Outcome};
 use leasehold_proto::wire;
 use leasehold_raft_store::{Batch, LogPosition, RestoreError, StateMachine};
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::event::{NodeId, What};
+use crate::news::News;
 use crate::observer::Observer;
 
 /// Bytes before the table's command.
@@ -77,14 +78,19 @@ fn head(command: &[u8]) -> Option<(u64, Option<u64>, &[u8])> {
 pub(crate) struct Machine {
     node: NodeId,
     replica: Replica,
+    news: Arc<News>,
+    /// Of entries that are applied but not yet written.
+    unwritten: Vec<Event>,
     observer: Observer,
 }
 
 impl Machine {
-    pub(crate) fn new(node: NodeId, replica: Replica, observer: Observer) -> Self {
+    pub(crate) fn new(node: NodeId, replica: Replica, news: Arc<News>, observer: Observer) -> Self {
         Self {
             node,
             replica,
+            news,
+            unwritten: Vec::new(),
             observer,
         }
     }
@@ -99,7 +105,12 @@ impl Machine {
             index: at.index,
         };
         let mut shown = self.replica.lock();
-        let Outcome { reply, touched, .. } = shown.table.apply(at, command);
+        let Outcome {
+            reply,
+            touched,
+            events,
+        } = shown.table.apply(at, command);
+        self.unwritten.extend(events);
         for key in &touched {
             let stored = wire::encode_record_key(key);
             match shown.table.record(key) {
@@ -140,6 +151,8 @@ impl StateMachine for Machine {
             LeaseTable::from_records(decoded).map_err(|error| RestoreError(error.to_string()))?;
         let state = fresh.state;
         *self.replica.lock() = fresh;
+        self.unwritten.clear();
+        self.news.lost();
         self.observer
             .see(self.node, What::Restored { at: applied, state });
         Ok(())
@@ -169,6 +182,7 @@ impl StateMachine for Machine {
 
     fn applied(&mut self, last: LogPosition) {
         self.replica.lock().applied = Some(last);
+        self.news.push(std::mem::take(&mut self.unwritten));
         self.observer.see(self.node, What::Published { last });
     }
 }

@@ -18,9 +18,15 @@ pub(crate) const PORT: u16 = 7400;
 /// How long a connection attempt may take: the simulated network never gives up by itself.
 const CONNECT_PATIENCE: Duration = Duration::from_millis(500);
 
-/// The name of a node's machine.
-pub(crate) fn host(node: NodeId) -> String {
-    format!("n{node}")
+/// Numbers from here on are of pods.
+pub(crate) const FIRST_POD: u64 = 101;
+
+/// The name of a machine: `n` for a node, `p` for a pod.
+pub(crate) fn host(machine: u64) -> String {
+    match machine.checked_sub(FIRST_POD) {
+        Some(pod) => format!("p{}", pod + 1),
+        None => format!("n{machine}"),
+    }
 }
 
 /// Where a node's peers reach it.

@@ -6,19 +6,32 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use leasehold_proto::TargetName;
+use leasehold_proto::command::Command;
 use leasehold_raft_store::{
-    MemoryStore, ProposeError, RaftConfig, RaftNode, Role, Storage, serve_connections,
+    LogPosition, MemoryStore, ProposeError, RaftConfig, RaftNode, Role, Storage, serve_connections,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::clock::Clock;
 use crate::event::{NodeId, Outcome, What};
+use crate::lead;
 use crate::machine::{self, Machine, Replica};
 use crate::net::{self, SimDialer};
+use crate::news::News;
 use crate::observer::Observer;
+use crate::post::Post;
 use crate::random::Random;
 use crate::workload;
+
+/// A target's name.
+pub(crate) fn target_name(text: &'static str) -> TargetName {
+    // The names of this package are labels.
+    TargetName::new(text).unwrap_or_else(|_| unreachable!("{text} is a label"))
+}
 
 /// Clients on each machine.
 const CLIENTS: u64 = 3;
@@ -61,6 +74,10 @@ pub(crate) struct Place {
     pub(crate) store: MemoryStore,
     pub(crate) observer: Observer,
     pub(crate) replica: Replica,
+    pub(crate) news: Arc<News>,
+    /// By which leases are judged here.
+    pub(crate) clock: Clock,
+    pub(crate) post: Post,
     pub(crate) phase: Arc<AtomicU8>,
     /// The replica that runs now.
     pub(crate) running: Mutex<Option<RaftNode>>,
@@ -80,6 +97,7 @@ impl Place {
         store: MemoryStore,
         observer: Observer,
         phase: Arc<AtomicU8>,
+        post: Post,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -91,6 +109,9 @@ impl Place {
             store,
             observer,
             replica: Replica::default(),
+            news: Arc::default(),
+            clock: Clock::some(&mut Random::of(seed, 0x100 + id)),
+            post,
             phase,
             running: Mutex::new(None),
             disk_fails: AtomicBool::new(false),
@@ -125,7 +146,7 @@ impl Place {
         self.stopped.store(false, Ordering::SeqCst);
     }
 
-    fn is(&self, phase: Phase) -> bool {
+    pub(crate) fn is(&self, phase: Phase) -> bool {
         self.phase.load(Ordering::SeqCst) == phase as u8
     }
 }
@@ -134,7 +155,12 @@ impl Place {
 pub(crate) async fn run(place: Arc<Place>) -> turmoil::Result {
     let observer = place.observer.clone();
     let life = observer.begins(place.id);
-    let machine = Machine::new(place.id, Arc::clone(&place.replica), observer.clone());
+    let machine = Machine::new(
+        place.id,
+        Arc::clone(&place.replica),
+        Arc::clone(&place.news),
+        observer.clone(),
+    );
     let storage = Storage::Memory(place.store.clone());
     let node = match RaftNode::start(place.config.clone(), storage, machine).await {
         Ok(node) => node,
@@ -158,6 +184,8 @@ pub(crate) async fn run(place: Arc<Place>) -> turmoil::Result {
     }
     tokio::spawn(operate(Arc::clone(&place), node.clone()));
     tokio::spawn(watch(Arc::clone(&place), node.clone()));
+    let mailbox = place.post.open(net::host(place.id)).await?;
+    tokio::spawn(lead::supervise(Arc::clone(&place), node.clone(), mailbox));
     let listener = turmoil::net::TcpListener::bind(("0.0.0.0", net::PORT)).await?;
     let incoming = net::incoming(listener);
     let stop = std::future::pending();
@@ -208,7 +236,8 @@ async fn work(place: Arc<Place>, node: RaftNode, mut random: Random) {
             continue;
         }
         if random.chance(0.3) {
-            confirm(&place, &node).await;
+            // What came of it is judged by the rules.
+            let _ = confirm(&place, &node).await;
             continue;
         }
         // A decision may be older than the term in which it is proposed.
@@ -221,38 +250,61 @@ async fn work(place: Arc<Place>, node: RaftNode, mut random: Random) {
             tokio::time::sleep(random.millis(0, 1500)).await;
         }
         let in_term = decided.filter(|_| random.chance(0.6));
-        propose(&place, &node, in_term, &mut random).await;
+        let term = in_term.unwrap_or_else(|| leadership.borrow().term);
+        let command = workload::next(&place.replica.lock().table, term, &mut random);
+        if let Some(command) = command {
+            propose(&place, &node, in_term, &command).await;
+        }
     }
 }
 
-async fn confirm(place: &Place, node: &RaftNode) {
+/// A question that may be given up by dropping the future that waits for the answer.
+struct Asked<'a>(&'a Place, u64);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.0.observer.given_up(self.0.id, self.1);
+    }
+}
+
+/// Asks for a confirmation, under the eyes of the rules.
+pub(crate) async fn confirm(place: &Place, node: &RaftNode) -> Result<LogPosition, ProposeError> {
     let call = place.observer.number(place.id);
+    let _asked = Asked(place, call);
     place.observer.see(place.id, What::ConfirmBegan { call });
-    let what = match node.confirm().await {
+    let confirmed = node.confirm().await;
+    let what = match &confirmed {
         Ok(at) => What::Confirmed {
             call,
-            at,
+            at: *at,
             applied: place.replica.lock().applied.map_or(0, |at| at.index),
         },
         Err(_) => What::NotConfirmed { call },
     };
     place.observer.see(place.id, what);
+    confirmed
 }
 
-async fn propose(place: &Place, node: &RaftNode, in_term: Option<u64>, random: &mut Random) {
-    let term = in_term.unwrap_or_else(|| node.leadership().borrow().term);
-    let command = workload::next(&place.replica.lock().table, term, random);
-    let Some(command) = command else { return };
+/// Proposes a command, under the eyes of the rules. Gives the reply, if there is one.
+pub(crate) async fn propose(
+    place: &Place,
+    node: &RaftNode,
+    in_term: Option<u64>,
+    command: &Command,
+) -> Option<Bytes> {
     let serial = place.observer.number(place.id);
+    let _asked = Asked(place, serial);
     place
         .observer
         .see(place.id, What::Proposed { serial, in_term });
-    let bytes = machine::encode(serial, in_term, &command);
+    let bytes = machine::encode(serial, in_term, command);
+    let mut answer = None;
     let outcome = match node.propose(bytes, in_term, PROPOSAL_PATIENCE).await {
-        Ok((at, reply)) => Outcome::Ok {
-            at,
-            reply: xxh3_64(&reply),
-        },
+        Ok((at, reply)) => {
+            let hash = xxh3_64(&reply);
+            answer = Some(reply);
+            Outcome::Ok { at, reply: hash }
+        }
         Err(ProposeError::TermChanged { .. }) => Outcome::Failed("term changed"),
         Err(ProposeError::NotLeader { .. }) => Outcome::Failed("not leader"),
         Err(error) if error.is_definite() => Outcome::Failed("refused"),
@@ -261,6 +313,7 @@ async fn propose(place: &Place, node: &RaftNode, in_term: Option<u64>, random: &
     place
         .observer
         .see(place.id, What::Answered { serial, outcome });
+    answer
 }
 
 /// Does what the world orders, one thing after the other.

@@ -96,6 +96,21 @@ impl Observer {
         number
     }
 
+    /// Whoever asked waits no more: if there was no answer, the outcome is unknown.
+    pub(crate) fn given_up(&self, node: NodeId, number: u64) {
+        let mut inner = self.0.lock();
+        if inner.open.contains_key(&number) {
+            let outcome = Outcome::Indeterminate;
+            inner.see(
+                node,
+                What::Answered {
+                    serial: number,
+                    outcome,
+                },
+            );
+        }
+    }
+
     /// Proposals under way, with their nodes.
     pub(crate) fn open(&self) -> usize {
         self.0.lock().open.len()
@@ -199,6 +214,13 @@ impl Inner {
         }
         if self.print {
             println!("{}", self.line);
+        }
+        let confirming = matches!(
+            event.what,
+            What::ConfirmBegan { .. } | What::Confirmed { .. } | What::Published { .. }
+        );
+        if confirming {
+            return;
         }
         if self.tail.len() == TAIL {
             self.tail.pop_front();

@@ -125,7 +125,17 @@ impl RaftNode {
             ChangeMembers::RemoveNodes(BTreeSet::from([id]))
         };
         self.change(self.inner.raft.change_membership(remove, false))
-            .await
+            .await?;
+        if id == self.inner.config.node_id {
+            // The library goes on as a leader that is no member until it has noticed, and trips
+            // over a further change of members in between.
+            let mut leadership = self.inner.leadership.clone();
+            let handed_over = leadership.wait_for(|now| now.leads().is_none());
+            let patience = self.inner.config.election_timeout_max();
+            // The change is committed, whatever comes of the wait.
+            let _ = tokio::time::timeout(patience, handed_over).await;
+        }
+        Ok(())
     }
 
     /// Ask voter `to` to lead. Returns when it has been asked; watch the leadership for the

@@ -53,7 +53,14 @@ impl RaftNode {
         }
         let until = Instant::now() + deadline;
         loop {
-            match self.attempt(command.clone(), in_term, until).await {
+            let attempt = self.attempt(command.clone(), in_term, until).await;
+            if mutant!("proposal_repeated") && matches!(attempt, Attempt::Failed(_)) {
+                let again = self.attempt(command.clone(), in_term, until + deadline);
+                if let Attempt::Done(at, reply) = again.await {
+                    return Ok((at, reply));
+                }
+            }
+            match attempt {
                 Attempt::Done(at, reply) => return Ok((at, reply)),
                 Attempt::Failed(error) => return Err(error),
                 // A leader that has just won has not heard a quorum yet.
@@ -72,7 +79,9 @@ impl RaftNode {
         };
         let (to, answer) = oneshot::channel();
         let mut request = self.inner.raft.write(Command(command));
-        if let Some(term) = in_term {
+        if let Some(term) = in_term
+            && !mutant!("proposal_of_an_old_term")
+        {
             request = request.with_leader(CommittedLeaderId { term });
         }
         let submitting = request.responder(Answer { to, _place: place });
@@ -80,12 +89,46 @@ impl RaftNode {
             submitting
                 .await
                 .map_err(|fatal| ProposeError::Fatal(fatal.to_string()))?;
+            #[cfg(leasehold_mutants)]
+            if mutant!("acknowledged_before_commit")
+                && let Some(at) = self.appended_next().await
+            {
+                return Ok(Ok(ClientWriteResponse {
+                    log_id: at,
+                    data: Bytes::new(),
+                    membership: None,
+                }));
+            }
             answer.await.map_err(|_| self.ended())
         };
         match tokio::time::timeout_at(until, waiting).await {
+            Err(_) if mutant!("unknown_outcome_called_a_failure") => {
+                Attempt::Failed(ProposeError::NoQuorum)
+            }
             Err(_) => Attempt::Failed(ProposeError::Indeterminate("no result before the deadline")),
             Ok(Err(error)) => Attempt::Failed(error),
             Ok(Ok(result)) => self.outcome(result, in_term),
+        }
+    }
+
+    /// Of a planted bug: the next entry of this leader's log, as soon as it is there.
+    #[cfg(leasehold_mutants)]
+    async fn appended_next(&self) -> Option<crate::raft_types::LogId> {
+        let mut metrics = self.inner.raft.metrics();
+        let before = metrics.borrow_watched().last_log_index;
+        loop {
+            let (now, term, leads) = {
+                let seen = metrics.borrow_watched();
+                let leads = seen.current_leader == Some(seen.id);
+                (seen.last_log_index, seen.current_term, leads)
+            };
+            if !leads {
+                return None;
+            }
+            if let Some(index) = now.filter(|_| now > before) {
+                return Some(crate::raft_types::log_id(term, index));
+            }
+            metrics.changed().await.ok()?;
         }
     }
 
@@ -147,6 +190,12 @@ impl RaftNode {
     /// Nothing was changed by any of them.
     pub async fn confirm(&self) -> Result<LogPosition, ProposeError> {
         let patience = self.inner.config.election_timeout_max();
+        if mutant!("confirmed_without_a_quorum")
+            && let Some(term) = self.inner.leadership.borrow().leads()
+            && let Some(at) = *self.inner.applied.borrow()
+        {
+            return Ok(LogPosition { term, ..at });
+        }
         let asked = self.inner.raft.get_read_linearizer(ReadPolicy::ReadIndex);
         let linearizer = match tokio::time::timeout(patience * 2, asked).await {
             Err(_) => return Err(ProposeError::NoQuorum),
@@ -155,6 +204,9 @@ impl RaftNode {
             Ok(Err(RaftError::APIError(error))) => return Err(self.unconfirmed(&error)),
         };
         let confirmed = position(linearizer.read_log_id().log_id());
+        if mutant!("confirmed_before_applied") {
+            return Ok(confirmed);
+        }
         let mut applied = self.inner.applied.clone();
         let reached = applied.wait_for(|at| at.is_some_and(|at| at.index >= confirmed.index));
         match tokio::time::timeout(patience * 4, reached).await {

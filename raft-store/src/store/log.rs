@@ -208,6 +208,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        if mutant!("vote_not_persisted") {
+            *self.inner.vote.lock() = Some(*vote);
+            return Ok(());
+        }
         let mut ops = Ops::default();
         records::put_vote(&mut ops, vote);
         self.inner.kv.write(&ops)?;
@@ -239,6 +243,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let mut cache = self.inner.cache.lock();
             entries.into_iter().for_each(|e| cache.push(e));
         }
+        if mutant!("entries_acknowledged_before_their_sync") {
+            callback.io_completed(Ok(()));
+            return Ok(());
+        }
         self.inner.syncer.append(callback);
         Ok(())
     }
@@ -250,6 +258,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         ops.delete_range(Column::Log, &from[..]..&to[..]);
         let mut cache = self.inner.cache.lock();
         cache.truncate(first);
+        if mutant!("conflicting_entries_left_on_disk") {
+            return Ok(());
+        }
         self.inner.kv.write(&ops)
     }
 

@@ -101,6 +101,11 @@ impl Machine {
     fn flush(&mut self, ops: &mut Ops, replies: &mut Vec<Reply>) -> io::Result<()> {
         // One batch with the position: not synced, since the log entries stand before it in the
         // same write-ahead log and are applied again if it is lost.
+        if mutant!("position_written_before_effects") {
+            let mut position = Ops::default();
+            records::put_applied(&mut position, &self.applied);
+            self.kv.write(&position)?;
+        }
         records::put_applied(ops, &self.applied);
         self.kv.write(ops)?;
         *ops = Ops::default();
@@ -134,12 +139,22 @@ impl Machine {
         let old = self.applied.generation;
         self.applied = Applied {
             last: meta.last_log_id,
-            membership: meta.last_membership.clone(),
-            generation,
+            membership: match mutant!("snapshot_without_its_members") {
+                true => self.applied.membership.clone(),
+                false => meta.last_membership.clone(),
+            },
+            generation: match mutant!("snapshot_without_its_records") {
+                true => old,
+                false => generation,
+            },
         };
         let mut ops = Ops::default();
         records::put_applied(&mut ops, &self.applied);
-        let (from, to) = records::generation_range(old);
+        let unused = match mutant!("snapshot_without_its_records") {
+            true => generation,
+            false => old,
+        };
+        let (from, to) = records::generation_range(unused);
         ops.delete_range(Column::State, &from[..]..&to[..]);
         self.kv.write(&ops)?;
         self.syncer.barrier().await?;
