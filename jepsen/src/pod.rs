@@ -204,7 +204,7 @@ impl Pod for Service {
         let what = request
             .what
             .ok_or_else(|| Status::invalid_argument("an operation says what"))?;
-        let reply = app.carry_out(&request.key, what, linger).await?;
+        let reply = app.carry_out(request.key, what, linger).await?;
         Ok(Response::new(rpc::DoReply {
             pod: self.name.clone(),
             ..reply

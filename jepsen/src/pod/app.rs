@@ -79,18 +79,27 @@ impl App {
     /// The pod does not own the key, or no longer does: the status says which, in the words of
     /// Leasehold's redirects.
     pub(super) async fn carry_out(
-        &self,
-        key: &str,
+        self: &Arc<Self>,
+        key: String,
         what: What,
         linger: Duration,
     ) -> Result<DoReply, Status> {
         if key.is_empty() || key.len() > KEY_BYTES {
             return Err(Status::invalid_argument("the key is empty or too long"));
         }
-        let guard = self.slicelet.guard_or_wait(key.as_bytes()).await?;
-        if !linger.is_zero() {
-            tokio::time::sleep(linger).await;
+        if linger.is_zero() {
+            return self.guarded(&key, what, linger).await;
         }
+        // As with many applications, a client that hangs up does not stop what it asked for.
+        let app = Arc::clone(self);
+        let task = tokio::spawn(async move { app.guarded(&key, what, linger).await });
+        task.await
+            .unwrap_or_else(|error| Err(Status::unknown(error.to_string())))
+    }
+
+    async fn guarded(&self, key: &str, what: What, linger: Duration) -> Result<DoReply, Status> {
+        let guard = self.slicelet.guard_or_wait(key.as_bytes()).await?;
+        tokio::time::sleep(linger).await;
         let reply = self.under(&guard, key, &what).await;
         // The answer, whatever it is, rests on having owned the key all the time.
         let asked_ns = true_now_ns();
