@@ -7,6 +7,7 @@
 //! fail: the positive control.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use leasehold_checkers::fenced_register::{self, Applied};
 use leasehold_checkers::history::{History, Kind};
@@ -26,6 +27,9 @@ use crate::workload::{Evidence, Workload};
 const KEYS: usize = 3;
 /// Operations on one key.
 const PER_KEY: u32 = 150;
+/// How long an operation may take: short, so that those who wait for a pod that is stopped are
+/// soon there to write at its successor.
+const SHORT: Duration = Duration::from_millis(1_200);
 
 /// See the module's description.
 pub(super) struct Fenced {
@@ -62,11 +66,17 @@ impl Workload for Fenced {
             return Some(op("applied", &key, Value::Null));
         }
         let key = self.keys.pick(&mut self.random);
-        if self.random.random_range(0..3) == 0 {
-            return Some(op("read", &key.name, Value::Null));
-        }
-        self.next_value += 1;
-        Some(op("write", &key.name, json!(self.next_value)))
+        let (f, value) = match self.random.random_range(0..3) {
+            0 => ("read", Value::Null),
+            _ => {
+                self.next_value += 1;
+                ("write", json!(self.next_value))
+            }
+        };
+        Some(Invocation {
+            deadline: SHORT,
+            ..op(f, &key.name, value)
+        })
     }
 
     fn ended(&mut self, _worker: usize, invocation: &Invocation, completion: &Completion) {
