@@ -212,6 +212,9 @@ pub struct Holder {
     hurry: bool,
     shut: bool,
     local: Vec<Local>,
+    /// What `words_said_once` must remember to be the bug that it is.
+    #[cfg(leasehold_mutants)]
+    said: std::collections::BTreeSet<(SessionId, crate::message::Word)>,
 }
 
 impl Holder {
@@ -231,6 +234,8 @@ impl Holder {
             hurry: false,
             shut: false,
             local: Vec::new(),
+            #[cfg(leasehold_mutants)]
+            said: std::collections::BTreeSet::new(),
         }
     }
 
@@ -483,7 +488,7 @@ impl Holder {
         }
         #[cfg(leasehold_mutants)]
         if mutant!("words_said_once") {
-            words.retain(|word| crate::mutants::first_time(format!("{} {word:?}", session.id)));
+            words.retain(|word| self.said.insert((session.id, *word)));
         }
         session.sent.insert(seq, now);
         while session.sent.len() > limits::OUTSTANDING_RENEWALS {

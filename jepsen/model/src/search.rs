@@ -27,6 +27,17 @@ pub struct Options {
     pub mutant: Option<&'static str>,
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism();
+        Self {
+            max_states: usize::MAX,
+            threads: cores.map(usize::from).unwrap_or(1),
+            mutant: None,
+        }
+    }
+}
+
 /// What was found.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -53,6 +64,8 @@ pub struct Report {
 pub struct Broken {
     /// The invariant.
     pub what: String,
+    /// How many steps lead there.
+    pub steps: usize,
     /// Numbered steps for a person.
     pub trace: Vec<String>,
 }
@@ -114,9 +127,11 @@ fn plant(_mutant: Option<&'static str>) {
 
 /// Explores a world until everything is seen, something is broken or the cap is reached.
 pub fn explore(bounds: &Bounds, options: Options) -> Report {
-    plant(options.mutant);
+    // A world begins in order, whatever is planted in it.
+    plant(None);
     let begun = Instant::now();
     let first = World::new(Arc::new(bounds.clone()));
+    plant(options.mutant);
     let mut search = Search {
         options,
         live: bounds.live,
@@ -369,6 +384,7 @@ impl Search {
         steps.reverse();
         world.notes = Some(Vec::new());
         let mut trace = Vec::new();
+        let count = steps.len();
         for (number, step) in steps.into_iter().enumerate() {
             world = world.take(step);
             trace.push(format!("{:>3}. {step}", number + 1));
@@ -376,6 +392,10 @@ impl Search {
             trace.extend(notes.map(|note| format!("       {note}")));
         }
         trace.push(format!("  => {what}"));
-        Broken { what, trace }
+        Broken {
+            what,
+            steps: count,
+            trace,
+        }
     }
 }

@@ -101,6 +101,12 @@ impl World {
     /// The state in which a search begins: one leader that is ready, every Slicelet registered and
     /// holding a running lease, the first owning every slice.
     pub fn new(bounds: Arc<Bounds>) -> Self {
+        Self::later(bounds, 0)
+    }
+
+    /// The same after `rounds` of a past that left nothing but larger numbers: clocks have run,
+    /// entries were committed, sessions came and went.
+    pub fn later(bounds: Arc<Bounds>, rounds: u64) -> Self {
         let consistency = if bounds.eventual {
             Consistency::Eventual
         } else {
@@ -144,6 +150,7 @@ impl World {
             config,
             initial_slices: world.bounds.slices as u32,
         });
+        world.pass_the_past(rounds);
         for host in 0..world.hosts.len() {
             world.register(host);
         }
@@ -156,6 +163,27 @@ impl World {
         world.seen = Seen::default();
         world.inspect();
         world
+    }
+
+    fn pass_the_past(&mut self, rounds: u64) {
+        for round in 0..rounds {
+            let at = round as usize % self.hosts.len();
+            self.register(at);
+            let session = self.hosts[at].holder.session();
+            self.replace_process(at);
+            for host in &mut self.hosts {
+                let host = host.edit();
+                host.now += 1_000_000_007;
+                host.renews.clear();
+            }
+            if let Some(session) = session {
+                self.commit(Command::CloseSession {
+                    target: target(),
+                    session,
+                    proof: leasehold_proto::command::CloseProof::OwnWord,
+                });
+            }
+        }
     }
 
     /// A renewal goes through without delay.

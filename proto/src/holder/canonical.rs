@@ -51,6 +51,13 @@ impl Canonical for Holder {
             visitor.end_remark();
         }
         self.local.visit(visitor);
+        #[cfg(leasehold_mutants)]
+        for (session, word) in &self.said {
+            visitor.begin_remark(Number::Handoff, word.handoff().as_u64());
+            session.visit(visitor);
+            word.visit(visitor);
+            visitor.end_remark();
+        }
     }
 }
 

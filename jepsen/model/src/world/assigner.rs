@@ -387,6 +387,18 @@ impl World {
             self.propose_at(at, command);
         }
         self.give_grantor(at, Input::Renewals(vec![renewal]));
+        self.forget_unanswered(at);
+    }
+
+    /// Where rounds are instant, what a ready leader has not answered it never will.
+    fn forget_unanswered(&mut self, at: usize) {
+        let instant = self.bounds.rounds == Rounds::Instant;
+        let unanswered = |l: &Leading| instant && l.ready && !l.pending.is_empty();
+        if self.nodes[at].leading.as_ref().is_some_and(unanswered)
+            && let Some(leading) = &mut self.nodes[at].edit().leading
+        {
+            leading.pending.clear();
+        }
     }
 
     /// What the shell proposes for the words of a renewal, by the table that it has.

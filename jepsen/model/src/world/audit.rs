@@ -274,14 +274,26 @@ impl World {
                     && host.holder.check(key, host.clock()) == Verdict::Owned(owner.epoch)
             })
         };
-        // A process that may not register any more is a bound of the world, not of the protocol.
-        let exhausted = |host: &crate::part::Part<super::Host>| {
-            host.holder.session().is_none() && !host.fresh && self.registrations_left == 0
-        };
-        if self.hosts.iter().any(exhausted) {
+        // Who may not register any more can own nothing: a bound of the world, not of the protocol.
+        if self.nobody_is_left() {
             return true;
         }
         state.mode() == wanted && keys(&self.bounds).iter().all(|key| served(*key))
+    }
+
+    /// Whether no session is live and the bounds of the world allow no other.
+    fn nobody_is_left(&self) -> bool {
+        let live = self
+            .state()
+            .is_some_and(|state| state.live_sessions().next().is_some());
+        let most = &self.left;
+        let more = most.crashes + most.faults + most.closes + self.registrations_left;
+        !live && more == 0 && !self.hosts.iter().any(|host| host.fresh)
+    }
+
+    /// Whether nothing worth looking at can happen any more: nobody can own anything.
+    pub(super) fn is_over(&self) -> bool {
+        self.mode() == Mode::Strong && self.nobody_is_left()
     }
 
     /// A Clerk gets the view of a node.

@@ -157,6 +157,9 @@ impl World {
     /// Everything that can happen next. A step that changes nothing may be among them.
     pub fn steps(&self, out: &mut Vec<Step>) {
         out.clear();
+        if self.is_over() {
+            return;
+        }
         if self.bounds.prompt
             && let Some(host) = self.hosts.iter().position(|host| !host.renews.is_empty())
         {
@@ -190,12 +193,24 @@ impl World {
 
     /// A renewal that was just sent arrives somewhere, or is lost.
     fn fates_of_renewal(&self, host: usize, out: &mut Vec<Step>) {
-        for (node, there) in self.nodes.iter().enumerate() {
-            if there.leading.is_some() && self.room(node) {
+        for node in 0..self.nodes.len() {
+            if self.listens(node) {
                 out.push(Step::Renewal(host, 0, node, false));
             }
         }
         out.push(Step::Lose(host));
+        let leader = self.log.leader;
+        if self.ready_leader().is_none() && self.nodes[leader].leading.is_some() {
+            out.push(Step::Ready(leader));
+        }
+    }
+
+    /// Whether it is worth telling a node anything. A leader that is not ready keeps renewals until
+    /// it is: they may as well arrive then.
+    fn listens(&self, node: usize) -> bool {
+        let leading = self.nodes[node].leading.as_ref();
+        let ready = leading.is_some_and(|leading| leading.ready || self.bounds.remember_all);
+        ready && self.room(node)
     }
 
     fn steps_of_host(&self, at: usize, out: &mut Vec<Step>) {
@@ -210,11 +225,8 @@ impl World {
         };
         for keep in again {
             for slot in 0..host.renews.len() {
-                for (node, there) in self.nodes.iter().enumerate() {
-                    if there.leading.is_some() && self.room(node) {
-                        out.push(Step::Renewal(at, slot, node, *keep));
-                    }
-                }
+                let nodes = (0..self.nodes.len()).filter(|node| self.listens(*node));
+                out.extend(nodes.map(|node| Step::Renewal(at, slot, node, *keep)));
             }
             out.extend((0..host.replies.len()).map(|slot| Step::Reply(at, slot, *keep)));
         }
