@@ -55,7 +55,8 @@ async fn begin<'a>(
             cluster.drain(pod).await
         }
         "change-ttl" => {
-            let ttl = stage.field.ttl.mul_f64(rng.random_range(0.5..3.0));
+            // Shorter ones are refused where they would not outlive an election.
+            let ttl = stage.field.ttl.mul_f64(rng.random_range(1.0..3.0));
             harm.detail = format!("{} ms", ttl.as_millis());
             harm.remedies.push(Remedy::Ttl);
             cluster.set_ttl(Some(ttl)).await
