@@ -91,8 +91,6 @@ struct RunArgs {
 struct One {
     #[arg(long)]
     seed: u64,
-    #[arg(long)]
-    trace: bool,
     #[command(flatten)]
     kind: Kind,
 }
@@ -121,11 +119,7 @@ pub fn main() -> ExitCode {
         .try_init();
     match Cli::parse().command {
         Command::One(one) => {
-            let report = crate::world::run(one.seed, one.kind.options(one.trace));
-            match serde_json::to_string(&report) {
-                Ok(line) => println!("{}{line}", run::RESULT),
-                Err(error) => eprintln!("the report cannot be written: {error}"),
-            }
+            crate::process::answer(one.seed, one.kind.options(false));
             ExitCode::SUCCESS
         }
         Command::Run(args) => run::run(&args),

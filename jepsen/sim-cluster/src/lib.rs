@@ -26,6 +26,7 @@ mod node;
 mod observer;
 mod pod;
 mod post;
+pub mod process;
 mod random;
 mod workload;
 pub mod world;

@@ -1,7 +1,8 @@
 //! Planted bugs of the replica, and whether the world notices them. Only in builds with
 //! `--cfg leasehold_mutants`.
 
-use crate::world::{self, Options};
+use crate::process;
+use crate::world::Options;
 
 /// Name of a planted bug, and the rule that it leaves out.
 pub const MUTANTS: &[(&str, &str)] = &[
@@ -62,37 +63,33 @@ pub struct Caught {
     pub invariant: String,
     /// In words.
     pub why: String,
-    /// Worlds run until then.
-    pub worlds: u64,
 }
 
 /// Runs up to `budget` worlds, from seed 1 on, with the planted bug `mutant`, until one notices.
-/// `None`: it went unnoticed.
-pub fn catch(mutant: &'static str, budget: u64) -> Option<Caught> {
-    catch_with(mutant, budget, Options::default())
+/// `None`: it went unnoticed. A world that could not be judged notices nothing.
+///
+/// The worlds run in processes of the program `leasehold-sim-cluster`, which must be this one or
+/// stand beside it, built with `--cfg leasehold_mutants`.
+pub fn catch(mutant: &str, budget: u64) -> Option<Caught> {
+    let options = Options {
+        faults_for_ms: 12_000,
+        ..Options::default()
+    };
+    catch_with(mutant, budget, options)
 }
 
-/// Like [`catch`], with runs of another kind.
-pub fn catch_with(mutant: &'static str, budget: u64, options: Options) -> Option<Caught> {
-    for seed in 1..=budget {
-        // A thread of its own: what libraries keep per thread begins afresh.
-        let running = std::thread::spawn(move || {
-            leasehold_proto::mutants::plant(Some(mutant));
-            world::run(seed, options)
-        });
-        let (invariant, why) = match running.join() {
-            Ok(report) => match report.violation {
-                Some((invariant, why, _)) => (invariant, why),
-                None => continue,
-            },
-            Err(_) => ("no panic".to_owned(), "the replica panicked".to_owned()),
-        };
-        return Some(Caught {
+/// Like [`catch`], with worlds of another kind.
+pub fn catch_with(mutant: &str, budget: u64, options: Options) -> Option<Caught> {
+    (1..=budget).find_map(|seed| {
+        let judged = process::run(seed, options, Some(mutant));
+        let report = judged
+            .inspect_err(|why| eprintln!("seed {seed}: unknown: {why}"))
+            .ok()?;
+        let (invariant, why, _) = report.violation?;
+        Some(Caught {
             seed,
             invariant,
             why,
-            worlds: seed,
-        });
-    }
-    None
+        })
+    })
 }

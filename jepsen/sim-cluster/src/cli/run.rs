@@ -1,23 +1,15 @@
-//! Many worlds, each in a process of its own: what libraries keep per process begins afresh, so
-//! that a seed means the same alone and among many, and a world that hangs or dies ends nothing
-//! else.
+//! Many worlds, each in a process of its own.
 
-use std::io::Read;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::{Kind, RunArgs, show};
 use crate::coverage::Coverage;
+use crate::process;
 use crate::world::Report;
 
-/// What the line with the result of a world begins with.
-pub(super) const RESULT: &str = "result ";
-/// Wall-clock time after which a world is given up, per simulated second of its faults.
-const PATIENCE_PER_SECOND: Duration = Duration::from_secs(20);
-/// How often a running world is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How often progress is told.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
@@ -152,76 +144,16 @@ impl Total {
 
 /// Runs one world in a process of its own.
 fn one(seed: u64, kind: &Kind) -> Ended {
-    match child(seed, kind) {
+    match process::run(seed, kind.options(false), None) {
         Ok(report) => Ended::Judged(report),
         Err(why) => Ended::Unknown { seed, why },
     }
 }
 
-fn child(seed: u64, kind: &Kind) -> Result<Report, String> {
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let mut child = Command::new(program)
-        .args(["one", "--seed", &seed.to_string()])
-        .args(["--seconds", &kind.seconds.to_string()])
-        .args(["--step-ms", &kind.step_ms.to_string()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("no process: {error}"))?;
-    let patience = PATIENCE_PER_SECOND * u32::try_from(kind.seconds.max(3)).unwrap_or(u32::MAX);
-    let errors = child.stderr.take();
-    let errors = std::thread::spawn(move || errors.map(last_words).unwrap_or_default());
-    let ended = wait(&mut child, patience);
-    let mut text = String::new();
-    if let Some(mut out) = child.stdout.take() {
-        // What is missing shows as a missing result.
-        let _ = out.read_to_string(&mut text);
-    }
-    ended?;
-    let line = text.lines().find_map(|line| line.strip_prefix(RESULT));
-    match line {
-        Some(line) => serde_json::from_str(line).map_err(|error| error.to_string()),
-        None => {
-            let words = errors.join().unwrap_or_default();
-            Err(format!("the world's process died: {words}"))
-        }
-    }
-}
-
-/// Waits for a process, and ends it when it takes too long. Its result is one line, which a pipe
-/// holds without a reader.
-fn wait(child: &mut Child, patience: Duration) -> Result<(), String> {
-    let began = Instant::now();
-    loop {
-        match child.try_wait() {
-            Ok(Some(_)) => return Ok(()),
-            Ok(None) if began.elapsed() > patience => {
-                let killed = child.kill().and_then(|()| child.wait());
-                return Err(match killed {
-                    Ok(_) => format!("no end within {} s", patience.as_secs()),
-                    Err(error) => format!("it hangs and cannot be ended: {error}"),
-                });
-            }
-            Ok(None) => std::thread::sleep(LOOK_EVERY),
-            Err(error) => return Err(error.to_string()),
-        }
-    }
-}
-
-/// The first panic among what a process writes; reads to the end, so that the process never waits.
-fn last_words(mut errors: impl Read) -> String {
-    let mut bytes = Vec::new();
-    // What cannot be read is not known.
-    let _ = errors.read_to_end(&mut bytes);
-    let text = String::from_utf8_lossy(&bytes);
-    let panicked = text.lines().skip_while(|line| !line.contains("panicked"));
-    panicked.take(2).collect::<Vec<&str>>().join(" ")
-}
-
 /// Runs a world twice, and demands the same events.
 fn repeats(seed: u64, kind: &Kind) -> Result<(), String> {
-    let (first, second) = (child(seed, kind)?, child(seed, kind)?);
+    let again = || process::run(seed, kind.options(false), None);
+    let (first, second) = (again()?, again()?);
     if (first.events, first.hash) == (second.events, second.hash) {
         return Ok(());
     }
