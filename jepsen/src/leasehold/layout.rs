@@ -23,10 +23,11 @@ const REGISTER_PORT: u16 = 7600;
 /// Below it the Assigners need their fast timers.
 const SLOW_TTL: Duration = Duration::from_secs(2);
 
-/// Two places of the consensus library log an error for what is the end of an orderly stop: its
-/// store and its core are gone. Nothing else is left out.
-const LOG_LEVEL: &str =
-    "info,openraft::storage::callback=off,openraft::core::heartbeat::worker=off";
+/// Three places of the consensus library log an error for what is none: the end of an orderly stop,
+/// when its store and its core are gone, and a request that is refused, which its caller is told.
+/// Nothing else is left out.
+const LOG_LEVEL: &str = "info,openraft::storage::callback=off,\
+     openraft::core::heartbeat::worker=off,openraft::raft::api=off";
 
 /// The hosts: `a1…` for Assigners, the founding ones first, `p1…` for pods, `s1` for the store.
 pub fn hosts(options: &Options) -> Vec<HostSpec> {

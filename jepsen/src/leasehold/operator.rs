@@ -124,19 +124,22 @@ impl<'a> Operator<'a> {
             let add = add.clone();
             async move { client.add_member(add).await }
         });
-        // It may be a learner since the last try.
-        let added = added.await;
-        let promote = admin.ask(|mut client| async move {
+        if let Err(status) = added.await {
+            // It may be a learner since the last try.
+            let (_, cluster) = admin.leader().await.context("no leader is known")?;
+            let known = cluster.members.iter().any(|member| member.node == node);
+            anyhow::ensure!(known, said("adding a member", &status));
+        }
+        let promoted = admin.ask(|mut client| async move {
             let reason = reason();
             client
                 .promote_member(pb::PromoteMemberRequest { node, reason })
                 .await
         });
-        match (promote.await, added) {
-            (Ok(_), _) => Ok(Effect::Done),
-            (Err(_), Err(status)) => Err(said("adding a member", &status)),
-            (Err(status), Ok(_)) => Err(said("promoting a member", &status)),
-        }
+        promoted
+            .await
+            .map(|_| Effect::Done)
+            .map_err(|status| said("promoting a member", &status))
     }
 
     async fn moves(&self, count: usize, seed: u64) -> Result<Effect> {

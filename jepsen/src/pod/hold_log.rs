@@ -31,7 +31,7 @@ use leasehold_client::OwnershipEvent;
 use leasehold_proto::{Slice, TargetName};
 use parking_lot::Mutex;
 
-use super::clock::{believed_now_ns, true_now_ns, wall_offset_ns};
+use super::clock::{both_now_ns, true_now_ns, wall_offset_ns};
 
 /// Ends the name of the file that is overwritten.
 pub(super) const ALIVE: &str = "alive";
@@ -83,8 +83,7 @@ impl HoldLog {
     /// Writes an ownership event down, before it takes effect where it gives and after where it
     /// takes.
     pub fn event(&self, event: OwnershipEvent) {
-        let now = true_now_ns();
-        let believed = believed_now_ns();
+        let (now, believed) = both_now_ns();
         let (verb, slice, token) = match event {
             OwnershipEvent::Begin { slice, token, .. } => ("begin", slice, token.as_u64()),
             OwnershipEvent::Frozen { slice, token, .. } => ("freeze", slice, token.as_u64()),
@@ -151,7 +150,8 @@ impl HoldLog {
 
     /// How the clocks stand.
     pub(super) fn clocks(&self) {
-        let (now, believed, wall) = (true_now_ns(), believed_now_ns(), wall_offset_ns());
+        let (now, believed) = both_now_ns();
+        let wall = wall_offset_ns();
         self.write(|line| write!(line, "clock {now} {believed} {wall}"));
     }
 

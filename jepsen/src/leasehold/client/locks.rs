@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{LeaseholdClient, STORE_CALL};
 use super::outcome::{nonsense, out_of_time, versioned};
+use super::{LeaseholdClient, STORE_CALL};
 use crate::register::Put;
 use crate::rpc::do_request::What;
 use crate::rpc::{Acquire, Fence, PutRequest, Release, Version};
