@@ -96,9 +96,17 @@ impl Finished {
     /// 0: as expected; 1: not; 2: unknown; 3: the harness failed, and no verdict counts.
     pub fn exit_code(&self) -> u8 {
         match &self.results {
-            Results { harness_error: Some(_), .. } => 3,
-            Results { as_expected: true, .. } => 0,
-            Results { verdict: Verdict::Unknown, .. } => 2,
+            Results {
+                harness_error: Some(_),
+                ..
+            } => 3,
+            Results {
+                as_expected: true, ..
+            } => 0,
+            Results {
+                verdict: Verdict::Unknown,
+                ..
+            } => 2,
             _ => 1,
         }
     }
@@ -133,7 +141,12 @@ pub fn run(
         test: describe(plan, &shares),
         observed: Vec::new(),
     };
-    notes.say(&format!("{} seed {} in {}", plan.name, plan.seed, dir.path().display()));
+    notes.say(&format!(
+        "{} seed {} in {}",
+        plan.name,
+        plan.seed,
+        dir.path().display()
+    ));
     write_json(&dir.file("test.json"), &run.test)?;
     let mut failure = run.carry_out(&parts).err();
     if interrupt::came() {
@@ -159,12 +172,7 @@ pub fn run(
 }
 
 /// Writes what came of a run, and its report.
-fn finish(
-    dir: &RunDir,
-    notes: &Notes,
-    test: Test,
-    results: Results,
-) -> anyhow::Result<Finished> {
+fn finish(dir: &RunDir, notes: &Notes, test: Test, results: Results) -> anyhow::Result<Finished> {
     write_json(&dir.file("results.json"), &results)?;
     if let Err(error) = judge::write_other_forms(dir, &results) {
         notes.say(&format!("no EDN: {error:#}"));
@@ -228,7 +236,8 @@ impl Run<'_> {
         }
         write_json(&self.dir.file("test.json"), &self.test)?;
         if let Some(why) = &place.no_shims {
-            self.notes.say(&format!("no faults of clocks and fsync: {why}"));
+            self.notes
+                .say(&format!("no faults of clocks and fsync: {why}"));
         }
         Ok(place)
     }
@@ -236,9 +245,11 @@ impl Run<'_> {
     /// While processes live.
     fn live(&mut self, place: &Arc<Place>, parts: &[Arc<Part>]) -> anyhow::Result<()> {
         let patience = self.plan.patience;
-        place.start(self.system.as_ref())?;
+        place.start(self.system.as_ref(), self.plan.mutant.as_deref())?;
         match recovery::wait_ready(place, self.system, patience)? {
-            Ok(took) => self.notes.say(&format!("ready after {:.1} s", took.as_secs_f64())),
+            Ok(took) => self
+                .notes
+                .say(&format!("ready after {:.1} s", took.as_secs_f64())),
             Err(why) => anyhow::bail!(
                 "the system did not become ready (patience {} s): {why}",
                 patience.as_secs()
@@ -267,14 +278,24 @@ impl Run<'_> {
     }
 
     fn attack(&self, place: &Arc<Place>) -> anyhow::Result<Attack> {
-        Attack::start(self.plan, place, self.system, self.origin, self.dir, self.notes)
+        Attack::start(
+            self.plan,
+            place,
+            self.system,
+            self.origin,
+            self.dir,
+            self.notes,
+        )
     }
 
     fn load(&self, place: &Arc<Place>, parts: &[Arc<Part>]) -> anyhow::Result<Load> {
         let history = self.dir.file("history.jsonl");
         let recorder = recorder::Recorder::create(&history, self.origin)
             .with_context(|| format!("making {}", history.display()))?;
-        let network = place.ground.as_ref().map(|ground| Arc::clone(&ground.network));
+        let network = place
+            .ground
+            .as_ref()
+            .map(|ground| Arc::clone(&ground.network));
         Ok(Load {
             system: Arc::clone(self.system),
             hosts: place.hosts.clone(),
@@ -351,7 +372,8 @@ impl Run<'_> {
         let mut outcome = match recovery::wait_ready(place, self.system, patience)? {
             Ok(took) => {
                 let took = took.as_secs_f64();
-                self.notes.say(&format!("ready again {took:.1} s after healing"));
+                self.notes
+                    .say(&format!("ready again {took:.1} s after healing"));
                 let mut outcome = recovery::last_operations(load, seats, patience, self.notes)?;
                 outcome.count("ready_after_s", took);
                 outcome
@@ -422,7 +444,10 @@ fn ends(place: &Place, stubborn: &[String], notes: &Notes) -> Outcome {
         outcome.invalid(Finding::new(what));
     }
     let processes = place.ground.as_ref().map(|ground| &ground.processes);
-    for (host, status) in processes.map(|all| all.take_unexpected()).unwrap_or_default() {
+    for (host, status) in processes
+        .map(|all| all.take_unexpected())
+        .unwrap_or_default()
+    {
         let what = format!("the process of {host} ended unasked: {status}");
         notes.say(&what);
         outcome.invalid(Finding::new(what));
@@ -465,7 +490,9 @@ fn describe(plan: &Plan, shares: &[Share]) -> Test {
 fn command_line() -> String {
     let mut args = std::env::args();
     let program = args.next().unwrap_or_default();
-    let program = std::path::Path::new(&program).file_name().unwrap_or_default();
+    let program = std::path::Path::new(&program)
+        .file_name()
+        .unwrap_or_default();
     std::iter::once(program.to_string_lossy().into_owned())
         .chain(args)
         .collect::<Vec<_>>()

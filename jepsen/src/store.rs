@@ -87,7 +87,10 @@ impl RunDir {
     /// The file system refuses.
     pub fn ended(&self) -> anyhow::Result<()> {
         let time = Path::new(self.path.file_name().context("a run has a time")?);
-        link(&self.store.join("latest"), &Path::new(&self.name).join(time))?;
+        link(
+            &self.store.join("latest"),
+            &Path::new(&self.name).join(time),
+        )?;
         link(&self.store.join(&self.name).join("latest"), time)
     }
 
@@ -218,6 +221,10 @@ mod tests {
         assert_eq!(read_lines::<u64>(&path).unwrap(), [1, 2]);
         std::fs::write(&path, "1\n{\n3\n").unwrap();
         assert!(read_lines::<u64>(&path).is_err());
-        assert!(read_lines::<u64>(&dir.path().join("none")).unwrap().is_empty());
+        assert!(
+            read_lines::<u64>(&dir.path().join("none"))
+                .unwrap()
+                .is_empty()
+        );
     }
 }

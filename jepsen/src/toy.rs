@@ -127,17 +127,20 @@ async fn answer(stream: TcpStream, register: &Mutex<Register>, manner: Manner) -
             }
             if !value.is_null() {
                 register.writes += 1;
-                if manner != Manner::LosesWrites || register.writes % 7 != 0 {
+                if manner != Manner::LosesWrites || !register.writes.is_multiple_of(7) {
                     register.values.insert(key.clone(), value.clone());
                 }
-                if manner == Manner::CutsConnections && register.writes % 5 == 0 {
+                if manner == Manner::CutsConnections && register.writes.is_multiple_of(5) {
                     return None;
                 }
             }
             register.values.get(&key).cloned().unwrap_or_default()
         };
         if manner != Manner::ClientHangs {
-            write.write_all(format!("{answer}\n").as_bytes()).await.ok()?;
+            write
+                .write_all(format!("{answer}\n").as_bytes())
+                .await
+                .ok()?;
         }
     }
     Some(())

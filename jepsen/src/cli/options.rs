@@ -168,7 +168,8 @@ impl RunArgs {
     /// The seed given, or one that nobody chose.
     pub fn seed(&self) -> u64 {
         // Kept short, since people copy it.
-        self.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()))
+        self.seed
+            .unwrap_or_else(|| u64::from(rand::random::<u32>()))
     }
 
     /// The rate as the runner wants it.

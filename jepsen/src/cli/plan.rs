@@ -133,7 +133,12 @@ const CONTROLS: &[(&str, &[&str], &[&str], &str)] = &[
     // Without leases two pods serve while one is cut off.
     ("owner", &["isolate-owner"], &["--mode=eventual"], "overlap"),
     // Without fences a write that was on its way while its owner was stopped lands late.
-    ("fenced", &["pause-owner-long"], &["--unfenced"], "fenced_register"),
+    (
+        "fenced",
+        &["pause-owner-long"],
+        &["--unfenced"],
+        "fenced_register",
+    ),
     // A lock alone protects nothing outside, as is published of others.
     ("lock-set", &["pause-owner-long"], &[], "list_append"),
 ];
@@ -178,7 +183,12 @@ pub fn suite(size: Size, seed: u64) -> Vec<Planned> {
             ..run
         }));
     }
-    runs.extend(cover(&[owned(BEYOND.0)], &owned(BEYOND.1), 1, random.random()));
+    runs.extend(cover(
+        &[owned(BEYOND.0)],
+        &owned(BEYOND.1),
+        1,
+        random.random(),
+    ));
     for (workload, nemeses, options, checker) in CONTROLS {
         runs.push(Planned {
             workloads: owned(&[workload]),
@@ -262,7 +272,11 @@ mod tests {
             }
             assert_eq!(runs.len() - valid.len(), CONTROLS.len());
             let names: BTreeSet<String> = runs.iter().map(Planned::name).collect();
-            assert_eq!(names.len(), runs.len(), "results must not replace each other");
+            assert_eq!(
+                names.len(),
+                runs.len(),
+                "results must not replace each other"
+            );
         }
     }
 

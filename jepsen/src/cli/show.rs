@@ -142,12 +142,29 @@ impl Sums {
         report.figure("runs_total", self.total as f64, "runs", Goal::None);
         let all = Goal::AtLeast(self.total as f64);
         report.figure("runs_valid", self.valid as f64, "runs", all);
-        report.figure("runs_unknown", self.unknown as f64, "runs", Goal::AtMost(0.0));
+        report.figure(
+            "runs_unknown",
+            self.unknown as f64,
+            "runs",
+            Goal::AtMost(0.0),
+        );
         let why = "no run counted handoffs";
-        report.maybe("real_handoffs", number(self.handoffs), "handoffs", handoffs, why);
+        report.maybe(
+            "real_handoffs",
+            number(self.handoffs),
+            "handoffs",
+            handoffs,
+            why,
+        );
         let zero = Goal::AtMost(0.0);
         let why = "no run had holds to compare";
-        report.maybe("ownership_overlaps", number(self.overlaps), "overlaps", zero, why);
+        report.maybe(
+            "ownership_overlaps",
+            number(self.overlaps),
+            "overlaps",
+            zero,
+            why,
+        );
         let why = "no run had a history of registers";
         let count = number(self.linearizability);
         report.maybe("linearizability_violations", count, "violations", zero, why);
@@ -156,6 +173,9 @@ impl Sums {
 
 /// How many violations a checker counted.
 fn invalid(outcome: &Outcome) -> u64 {
-    let counted = outcome.stats.get("invalid_findings").and_then(|n| n.as_u64());
+    let counted = outcome
+        .stats
+        .get("invalid_findings")
+        .and_then(|n| n.as_u64());
     counted.unwrap_or(u64::from(outcome.verdict == Verdict::Invalid))
 }

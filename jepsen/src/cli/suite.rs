@@ -72,7 +72,10 @@ impl Args {
 /// A run cannot be started, or the figures cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     // The seed makes the plan the same again; resuming needs the same plan.
-    let seed = args.run.seed.unwrap_or(if args.resume { 1 } else { args.run.seed() });
+    let seed = args
+        .run
+        .seed
+        .unwrap_or(if args.resume { 1 } else { args.run.seed() });
     let mut runs = plan::suite(args.size(), seed);
     if let Some(only) = &args.only {
         runs.retain(|run| run.name().contains(only.as_str()));
@@ -149,7 +152,9 @@ impl Suite<'_> {
         let mut running: Vec<Running> = Vec::new();
         loop {
             while running.len() < self.args.parallel.max(1) && !interrupt::came() {
-                let Some(run) = waiting.pop_front() else { break };
+                let Some(run) = waiting.pop_front() else {
+                    break;
+                };
                 match self.old_result(&run) {
                     Some(done) => self.note(done),
                     None => running.push(self.start(run)?),
@@ -284,11 +289,17 @@ impl Suite<'_> {
             report.write(path)?;
         }
         if self.done.len() < self.total {
-            println!("{} of {} runs were not made", self.total - self.done.len(), self.total);
+            println!(
+                "{} of {} runs were not made",
+                self.total - self.done.len(),
+                self.total
+            );
             return Ok(2);
         }
         // A violation is worse than what is not known, which is worse than no verdict.
-        let code = [1, 2, 3].into_iter().find(|code| failures.iter().any(|d| d.exit_code() == *code));
+        let code = [1, 2, 3]
+            .into_iter()
+            .find(|code| failures.iter().any(|d| d.exit_code() == *code));
         Ok(code.unwrap_or(0))
     }
 }

@@ -198,7 +198,9 @@ fn required(nemeses: &[String]) -> Vec<String> {
 fn allowed(faults: &[Fault]) -> Vec<String> {
     const OF_DISKS: [&str; 4] = ["disk", "fsync", "power", "data-loss"];
     const ERRORS: [&str; 4] = ["IO error", "when Write", "when Read", "os error"];
-    let struck = faults.iter().any(|fault| OF_DISKS.contains(&fault.kind.as_str()));
+    let struck = faults
+        .iter()
+        .any(|fault| OF_DISKS.contains(&fault.kind.as_str()));
     let errors = if struck { &ERRORS[..] } else { &[] };
     errors.iter().map(|error| (*error).to_owned()).collect()
 }
@@ -275,7 +277,13 @@ mod tests {
             count: 1,
         };
         // Three workers; processes 2 and 5 are those of worker 2.
-        let history = History([0, 2, 1, 5].iter().zip(0..).map(|(p, i)| op(i, *p)).collect());
+        let history = History(
+            [0, 2, 1, 5]
+                .iter()
+                .zip(0..)
+                .map(|(p, i)| op(i, *p))
+                .collect(),
+        );
         let (part, indices) = part_of(&history, &share, 3);
         let seen: Vec<(u64, u64)> = part.0.iter().map(|op| (op.index, op.process)).collect();
         assert_eq!(seen, [(0, 2), (1, 5)]);
@@ -305,7 +313,10 @@ mod tests {
         let other = outcome("recovery", Verdict::Invalid);
         assert!(expected(&control, vec![overlap.clone(), other.clone()]));
         assert!(!expected(&control, vec![other.clone()]));
-        assert!(!expected(&control, vec![outcome("overlap", Verdict::Unknown)]));
+        assert!(!expected(
+            &control,
+            vec![outcome("overlap", Verdict::Unknown)]
+        ));
         assert!(expected(&test(false, None), vec![other]));
         assert!(!expected(&test(true, None), vec![overlap]));
     }

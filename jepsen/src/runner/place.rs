@@ -16,6 +16,8 @@ use crate::system::{Host, System};
 const STOP: Duration = Duration::from_secs(15);
 /// Room on a disk. The file that stands for it takes only what is written.
 const DISK_BYTES: u64 = 512 << 20;
+/// Switches a planted bug on.
+const MUTANT: &str = "LEASEHOLD_MUTANT";
 /// The host from which the harness asks the system about itself. No fault strikes it.
 const CONTROL: &str = "control";
 /// Where a host's data is kept in the directory of a run.
@@ -135,22 +137,24 @@ impl Place {
         })
     }
 
-    /// Starts every process, in the order of the hosts.
+    /// Starts every process, in the order of the hosts; `mutant` is the bug that those switch on
+    /// that were built with planted bugs.
     ///
     /// # Errors
     ///
     /// One cannot be started.
-    pub fn start(&self, system: &dyn System) -> anyhow::Result<()> {
+    pub fn start(&self, system: &dyn System, mutant: Option<&str>) -> anyhow::Result<()> {
         for host in &self.hosts {
             let launch = system
                 .launch(host, &self.hosts)
                 .with_context(|| format!("asking how to start `{}`", host.spec.name))?;
+            let planted = mutant.map(|name| (MUTANT.to_owned(), name.to_owned()));
             let ground = self.ground.as_ref().context("hosts without a network")?;
             ground.processes.start(ProcSpec {
                 host: launch.host,
                 program: launch.program,
                 args: launch.args,
-                env: launch.env,
+                env: launch.env.into_iter().chain(planted).collect(),
                 log_dir: host.log_dir.clone(),
                 shim: self.shims.get(&host.spec.name).cloned(),
             })?;
@@ -225,7 +229,11 @@ impl Place {
     pub fn names(&self) -> Vec<(String, String)> {
         let own = self.hosts.iter().map(|host| &host.spec);
         own.map(|spec| (spec.name.clone(), spec.role.clone()))
-            .chain(self.clients.iter().map(|name| (name.clone(), CLIENT.into())))
+            .chain(
+                self.clients
+                    .iter()
+                    .map(|name| (name.clone(), CLIENT.into())),
+            )
             .collect()
     }
 

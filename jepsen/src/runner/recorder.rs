@@ -8,8 +8,8 @@ use std::path::Path;
 use leasehold_checkers::{Kind, Op};
 use parking_lot::Mutex;
 
-use leasehold_faults::TrueTime;
 use crate::system::{Completion, Invocation};
+use leasehold_faults::TrueTime;
 
 /// How operations of one kind ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

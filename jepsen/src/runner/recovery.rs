@@ -92,7 +92,9 @@ pub fn last_operations(
         };
         let name = &part.share.workload;
         match failures {
-            Failures { last: None, tried, .. } => {
+            Failures {
+                last: None, tried, ..
+            } => {
                 let took = begun.elapsed().as_secs_f64();
                 notes.say(&format!("{name}: last operations succeeded ({took:.1} s)"));
                 outcome.count(&format!("{name} attempts"), tried);
@@ -156,7 +158,9 @@ impl Last {
                     let key = invocation.key.as_deref().unwrap_or("-");
                     last = match completion {
                         Completion::Ok { .. } => continue,
-                        Completion::Fail(why) => Some(format!("{} {key} failed: {why}", invocation.f)),
+                        Completion::Fail(why) => {
+                            Some(format!("{} {key} failed: {why}", invocation.f))
+                        }
                         Completion::Unknown(why) => {
                             Some(format!("{} {key} is unknown: {why}", invocation.f))
                         }

@@ -29,16 +29,18 @@ impl Storm {
     ) -> anyhow::Result<Self> {
         let (stop, mut stopped) = watch::channel(false);
         let (place, system) = (Arc::clone(place), Arc::clone(system));
-        let thread = std::thread::Builder::new().name("storm".into()).spawn(move || {
-            place.in_control(async || {
-                tokio::select! {
-                    () = system.storm(&place.hosts, at_once, seed) => {}
-                    // An error means that nobody can stop it any more but its end.
-                    _ = stopped.wait_for(|stop| *stop) => {}
-                }
-                Ok(())
-            })
-        })?;
+        let thread = std::thread::Builder::new()
+            .name("storm".into())
+            .spawn(move || {
+                place.in_control(async || {
+                    tokio::select! {
+                        () = system.storm(&place.hosts, at_once, seed) => {}
+                        // An error means that nobody can stop it any more but its end.
+                        _ = stopped.wait_for(|stop| *stop) => {}
+                    }
+                    Ok(())
+                })
+            })?;
         Ok(Self { stop, thread })
     }
 

@@ -42,7 +42,9 @@ fn of(manner: Manner) -> (tempfile::TempDir, Finished) {
 fn verdict_of(finished: &Finished, checker: &str) -> Verdict {
     let outcomes = &finished.results.outcomes;
     let outcome = outcomes.iter().find(|outcome| outcome.checker == checker);
-    outcome.unwrap_or_else(|| panic!("{checker}: {outcomes:#?}")).verdict
+    outcome
+        .unwrap_or_else(|| panic!("{checker}: {outcomes:#?}"))
+        .verdict
 }
 
 #[test]
@@ -53,7 +55,10 @@ fn a_correct_register_is_valid_and_leaves_its_files() {
     let ops: Vec<Op> = read_lines(&done.dir.join("history.jsonl")).unwrap();
     assert!(ops.iter().filter(|op| op.kind == Line::Ok).count() > 10);
     let (dir, test, results) = finished(store.path(), "toy").expect("the newest run");
-    assert_eq!(dir.canonicalize().unwrap(), done.dir.canonicalize().unwrap());
+    assert_eq!(
+        dir.canonicalize().unwrap(),
+        done.dir.canonicalize().unwrap()
+    );
     assert_eq!(test, done.test);
     assert_eq!(results, done.results);
     assert_eq!((test.seed, test.workload.as_str()), (7, "toy"));
@@ -71,14 +76,24 @@ fn a_register_that_loses_acknowledged_writes_is_invalid() {
 fn unknown_operations_alone_make_no_run_invalid() {
     let (_store, done) = of(Manner::CutsConnections);
     assert_eq!(verdict_of(&done, "toy"), Verdict::Valid);
-    assert_ne!(done.results.verdict, Verdict::Invalid, "{:#?}", done.results);
+    assert_ne!(
+        done.results.verdict,
+        Verdict::Invalid,
+        "{:#?}",
+        done.results
+    );
 }
 
 #[test]
 fn a_client_that_hangs_leaves_the_run_unknown() {
     let (_store, done) = of(Manner::ClientHangs);
     assert_eq!(verdict_of(&done, "clients"), Verdict::Unknown);
-    assert_eq!(done.results.verdict, Verdict::Unknown, "{:#?}", done.results);
+    assert_eq!(
+        done.results.verdict,
+        Verdict::Unknown,
+        "{:#?}",
+        done.results
+    );
     assert_eq!(done.exit_code(), 2);
 }
 
@@ -128,7 +143,11 @@ fn a_process_that_ends_unasked_is_a_finding() {
     let done = run(&plan, &system, vec![Box::new(ToyWorkload::new(0))]).unwrap();
     assert_eq!(done.results.harness_error, None);
     assert_eq!(verdict_of(&done, "processes"), Verdict::Invalid);
-    let processes = done.results.outcomes.iter().find(|o| o.checker == "processes");
+    let processes = done
+        .results
+        .outcomes
+        .iter()
+        .find(|o| o.checker == "processes");
     let findings = &processes.unwrap().findings;
     assert_eq!(findings.len(), 1, "only one ended unasked: {findings:?}");
     assert!(findings[0].what.contains("short"));

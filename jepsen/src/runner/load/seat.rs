@@ -87,15 +87,13 @@ impl<'a> Seat<'a> {
         let limit = invocation.deadline + GRACE;
         let completion = match &mut self.client {
             None => Completion::Fail("no client: nothing was sent".into()),
-            Some(client) => {
-                match tokio::time::timeout(limit, client.invoke(invocation)).await {
-                    Ok(completion) => completion,
-                    Err(_) => {
-                        self.report.hung += 1;
-                        Completion::Unknown("cut off: the client kept no deadline".into())
-                    }
+            Some(client) => match tokio::time::timeout(limit, client.invoke(invocation)).await {
+                Ok(completion) => completion,
+                Err(_) => {
+                    self.report.hung += 1;
+                    Completion::Unknown("cut off: the client kept no deadline".into())
                 }
-            }
+            },
         };
         recorder.ended(self.process, invocation, &completion)?;
         if matches!(completion, Completion::Unknown(_)) {

@@ -3,9 +3,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use leasehold_checkers::{Kind, Op};
 
 use super::*;
-use leasehold_faults::TrueTime;
 use crate::store::read_lines;
 use crate::toy::{Manner, Toy, ToyWorkload};
+use leasehold_faults::TrueTime;
 
 /// Loads the toy for a while and gives what was recorded.
 fn loaded(manner: Manner, workers: usize, time: Duration) -> (Vec<Op>, Vec<SeatReport>) {
@@ -50,7 +50,10 @@ fn a_process_whose_operation_ended_unknown_is_retired() {
     let (ops, reports) = loaded(Manner::CutsConnections, 2, Duration::from_millis(500));
     let mut retired = BTreeSet::new();
     for op in &ops {
-        assert!(!retired.contains(&op.process), "{op:?} of a retired process");
+        assert!(
+            !retired.contains(&op.process),
+            "{op:?} of a retired process"
+        );
         if op.kind == Kind::Info {
             retired.insert(op.process);
         }
