@@ -76,6 +76,10 @@ pub trait Visitor {
     /// A time that is only ever compared with readings of this machine's clock.
     fn due(&mut self, at: ClockTime);
 
+    /// A time that has come, from which a wait will be counted that this machine does not know yet.
+    /// What matters is how long ago it was, up to the longest such wait.
+    fn since(&mut self, at: ClockTime);
+
     /// What follows, until the matching [`Visitor::end_remark`], matters only if `value` is named
     /// somewhere outside remarks. Remarks are not nested.
     fn begin_remark(&mut self, class: Number, value: u64);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use leasehold_proto::clock::{ClockClass, wait_after_answer};
 use leasehold_proto::limits::HANDOFF_DEADLINE_MAX;
 
 /// A hundredth of the shortest ttl would do; a round number reads better in a trace.
@@ -182,6 +183,12 @@ impl Bounds {
     /// The ttl of every session.
     pub fn ttl(&self) -> Duration {
         UNIT * (self.least_steps().0 * self.ttl_ticks) as u32
+    }
+
+    /// D of every session.
+    pub fn wait(&self) -> Duration {
+        let class = ClockClass::Slewed;
+        wait_after_answer(self.ttl(), class, class, Duration::ZERO)
     }
 
     /// How long a source waits for its destination.

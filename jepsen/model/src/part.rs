@@ -84,6 +84,8 @@ pub struct Recorder {
     grain: u64,
     /// Times that are left are rounded up to at least this many grains.
     least: u64,
+    /// D, in nanoseconds.
+    longest_wait: u64,
     tokens: Vec<u64>,
     remark: Option<usize>,
 }
@@ -102,6 +104,7 @@ impl Recorder {
             now,
             grain,
             least,
+            longest_wait: bounds.wait().as_nanos() as u64,
             tokens,
             remark: None,
         }
@@ -148,6 +151,12 @@ impl Visitor for Recorder {
         let left = at.as_nanos().saturating_sub(self.now).div_ceil(self.grain);
         let left = if left == 0 { 0 } else { left.max(self.least) };
         self.tokens.push(left.min(HORIZON));
+    }
+
+    fn since(&mut self, at: ClockTime) {
+        let ago = self.now.saturating_sub(at.as_nanos());
+        // Every clock has the same class, and every session the same ttl.
+        self.plain(ago.min(self.longest_wait));
     }
 
     fn begin_remark(&mut self, class: Number, value: u64) {

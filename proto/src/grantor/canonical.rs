@@ -5,15 +5,16 @@ use crate::canonical::{Canonical, Number, Visitor};
 
 impl Canonical for Grantor {
     /// `due` and each `queued` are left out: a session is looked at no later than what it waits for
-    /// comes, whatever they say. Rounds are told apart only from rounds of this Grantor that were
+    /// comes, whatever they say; only the order in which decisions of one instant are told follows
+    /// from them, and its owner must make nothing of that. Rounds are told apart only from rounds of this Grantor that were
     /// given up, whose answer is ignored: whether one is under way is all that matters, provided
     /// that its owner gives no answer to a round that it was told to give up.
     fn visit<V: Visitor>(&self, visitor: &mut V) {
         visitor.number(Number::Term, self.term);
         visitor.plain(u64::from(self.ready));
         if !self.ready {
-            // Of a session that is admitted when the term's first entry is applied.
-            visitor.due(self.won);
+            // D of every session counts from here when the term's first entry is applied.
+            visitor.since(self.won);
         }
         visitor.plain(self.sessions.len() as u64);
         for (session, slot) in &self.sessions {

@@ -229,7 +229,13 @@ impl World {
         }
     }
 
-    fn grantor_says(&mut self, at: usize, out: Output) {
+    fn grantor_says(&mut self, at: usize, mut out: Output) {
+        // What is decided in one instant is proposed in the order of sessions, not in that in which
+        // the Grantor came upon them, which its canonical form does not keep.
+        out.actions.sort_by_key(|action| match action {
+            Action::Expire(session) => Some(*session),
+            _ => None,
+        });
         for action in out.actions {
             self.note(|| format!("Assigner {at}: {action:?}"));
             match action {

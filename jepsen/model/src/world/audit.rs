@@ -281,19 +281,19 @@ impl World {
         state.mode() == wanted && keys(&self.bounds).iter().all(|key| served(*key))
     }
 
-    /// Whether no session is live and the bounds of the world allow no other.
+    /// Whether no session is live and, unless something else goes wrong, none ever will be.
     fn nobody_is_left(&self) -> bool {
         let live = self
             .state()
             .is_some_and(|state| state.live_sessions().next().is_some());
-        let most = &self.left;
-        let more = most.crashes + most.faults + most.closes + self.registrations_left;
-        !live && more == 0 && !self.hosts.iter().any(|host| host.fresh)
+        !live && self.registrations_left == 0 && !self.hosts.iter().any(|host| host.fresh)
     }
 
     /// Whether nothing worth looking at can happen any more: nobody can own anything.
     pub(super) fn is_over(&self) -> bool {
-        self.mode() == Mode::Strong && self.nobody_is_left()
+        let most = &self.left;
+        let more = most.crashes + most.faults + most.closes;
+        more == 0 && self.mode() == Mode::Strong && self.nobody_is_left()
     }
 
     /// A Clerk gets the view of a node.
