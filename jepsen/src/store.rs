@@ -194,6 +194,8 @@ fn link(at: &Path, to: &Path) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -217,14 +219,11 @@ mod tests {
     fn a_torn_last_line_is_left_out_and_a_torn_middle_line_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lines");
-        std::fs::write(&path, "1\n2\n3").unwrap();
-        assert_eq!(read_lines::<u64>(&path).unwrap(), [1, 2]);
-        std::fs::write(&path, "1\n{\n3\n").unwrap();
-        assert!(read_lines::<u64>(&path).is_err());
-        assert!(
-            read_lines::<u64>(&dir.path().join("none"))
-                .unwrap()
-                .is_empty()
-        );
+        std::fs::write(&path, "{\"a\":1}\n{\"a\"").unwrap();
+        assert_eq!(read_lines::<Value>(&path).unwrap().len(), 1);
+        std::fs::write(&path, "{\"a\":1}\n{\n{}\n").unwrap();
+        assert!(read_lines::<Value>(&path).is_err());
+        let none = dir.path().join("none");
+        assert!(read_lines::<Value>(&none).unwrap().is_empty());
     }
 }
