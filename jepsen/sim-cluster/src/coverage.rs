@@ -118,19 +118,19 @@ impl Coverage {
                 Outcome::Indeterminate => self.count("proposal indeterminate"),
             },
             What::Confirmed { .. } => self.count("confirmation given"),
-            What::NotConfirmed { .. } => {
-                if self
-                    .leading
-                    .get(&node)
-                    .is_some_and(|term| *term < self.newest_term)
-                {
-                    self.count("deposed leader refused a confirmation");
-                }
+            What::NotConfirmed { .. } if self.is_deposed(node) => {
+                self.count("deposed leader refused a confirmation");
             }
             What::Owners { owners, .. } if !owners.is_empty() => self.count("ownership moved"),
             What::Disk(contents) => self.disk(event, contents),
             _ => {}
         }
+    }
+
+    /// Does the node say that it leads, while another one leads a newer term?
+    fn is_deposed(&self, node: NodeId) -> bool {
+        let term = self.leading.get(&node);
+        term.is_some_and(|term| *term < self.newest_term)
     }
 
     fn role(&mut self, node: NodeId, term: u64, leads: bool) {

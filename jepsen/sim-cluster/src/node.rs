@@ -134,9 +134,7 @@ impl Place {
 
     /// The term that it says it leads.
     pub(crate) fn leads(&self) -> Option<u64> {
-        let node = self.node()?;
-        let leads = node.leadership().borrow().leads();
-        leads
+        self.node()?.leadership().borrow().leads()
     }
 
     /// What must be forgotten with the machine's memory.

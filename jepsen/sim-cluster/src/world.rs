@@ -206,8 +206,7 @@ pub fn run(seed: u64, options: Options) -> Report {
 
 fn config(seed: u64, node: NodeId, random: &mut Random) -> RaftConfig {
     let mut config = RaftConfig::new("sim", node, net::address(node));
-    let name = seed % 2 == 0;
-    if name {
+    if seed.is_multiple_of(2) {
         (config.heartbeat_ms, config.election_ms) = (50, (150, 300));
     }
     config.snapshot_every_entries = random.between(15, 80);
