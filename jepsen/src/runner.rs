@@ -489,7 +489,13 @@ fn describe(plan: &Plan, shares: &[Share]) -> Test {
 /// The command line, with the program's file name only.
 fn command_line() -> String {
     let mut args = std::env::args();
-    let program = args.next().unwrap_or_default();
+    let mut program = args.next().unwrap_or_default();
+    // Inside a user namespace the program was started by its link in /proc.
+    if program.starts_with("/proc/")
+        && let Ok(own) = std::env::current_exe()
+    {
+        program = own.display().to_string();
+    }
     let program = std::path::Path::new(&program)
         .file_name()
         .unwrap_or_default();

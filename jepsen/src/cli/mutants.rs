@@ -125,7 +125,7 @@ struct Note {
 }
 
 /// The rings, cheapest first, as they name themselves.
-const RINGS: [&str; 5] = ["rules", "model", "schedules", "cluster", "processes"];
+const RINGS: [&str; 5] = ["rules", "model", "simulation", "cluster", "processes"];
 
 /// Attacks, judges, shows.
 ///

@@ -136,6 +136,14 @@ struct Running {
     command: String,
 }
 
+/// Ends a run in order, as Ctrl-C does, which it may have had already.
+fn interrupt_child(one: &Running) {
+    if let Ok(pid) = libc::pid_t::try_from(one.child.id()) {
+        // SAFETY: no requirement; our own child, not yet reaped, so that the id is still its own.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+    }
+}
+
 struct Suite<'a> {
     args: &'a Args,
     network: String,
@@ -150,6 +158,7 @@ impl Suite<'_> {
     fn carry_out(&mut self, runs: Vec<Planned>) -> anyhow::Result<()> {
         let mut waiting: VecDeque<Planned> = runs.into();
         let mut running: Vec<Running> = Vec::new();
+        let mut told = false;
         loop {
             while running.len() < self.args.parallel.max(1) && !interrupt::came() {
                 let Some(run) = waiting.pop_front() else {
@@ -164,6 +173,10 @@ impl Suite<'_> {
                 return Ok(());
             }
             std::thread::sleep(TICK);
+            if interrupt::came() && !told {
+                told = true;
+                running.iter().for_each(interrupt_child);
+            }
             let mut living = Vec::new();
             for mut one in running {
                 match one.child.try_wait()? {

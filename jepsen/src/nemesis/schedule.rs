@@ -85,7 +85,7 @@ impl Schedule {
     ///
     /// A name is unknown: the message lists those known.
     pub fn from_seed(seed: u64, names: &[impl AsRef<str>], timing: &Timing) -> Result<Self> {
-        let mut modes: Vec<&'static Mode> = Vec::new();
+        let mut asked: Vec<Vec<&'static Mode>> = Vec::new();
         for name in names
             .iter()
             .map(AsRef::as_ref)
@@ -96,20 +96,18 @@ impl Schedule {
                 let known = catalogue::groups().join(", ");
                 bail!("no fault is called `{name}`; groups are {known}");
             }
-            modes.extend(found);
+            asked.push(found);
         }
-        modes.dedup();
         let mut rng = StdRng::seed_from_u64(seed);
         let mut strikes = Vec::new();
         let mut deck = Vec::new();
         let mut at = timing.first;
-        while at < timing.until && !modes.is_empty() {
+        while at < timing.until && !asked.is_empty() {
             let together = rng.random_range(timing.together.min(2)..=timing.together.max(1));
             let mut end = at;
             for _ in 0..together {
                 if deck.is_empty() {
-                    deck.clone_from(&modes);
-                    deck.shuffle(&mut rng);
+                    deck = deal(&asked, &mut rng);
                 }
                 let Some(mode) = deck.pop() else { break };
                 let strike = Strike {
@@ -128,6 +126,27 @@ impl Schedule {
         strikes.retain(|strike| strike.at < timing.until);
         Ok(Self { seed, strikes })
     }
+}
+
+/// All modes in a random order, to be taken from the end: one of each name asked for before a
+/// second of any, so that a short run has seen each.
+fn deal(asked: &[Vec<&'static Mode>], rng: &mut StdRng) -> Vec<&'static Mode> {
+    let mut piles = asked.to_vec();
+    piles.shuffle(rng);
+    for pile in &mut piles {
+        pile.shuffle(rng);
+    }
+    let most = piles.iter().map(Vec::len).max().unwrap_or(0);
+    let rounds = (0..most).flat_map(|round| piles.iter().filter_map(move |pile| pile.get(round)));
+    let mut deck: Vec<&'static Mode> = Vec::new();
+    for mode in rounds {
+        // Asked for by its own name and by its group's: once.
+        if !deck.contains(mode) {
+            deck.push(mode);
+        }
+    }
+    deck.reverse();
+    deck
 }
 
 fn lasting(mode: &Mode, timing: &Timing, rng: &mut StdRng) -> Duration {
@@ -205,6 +224,17 @@ mod tests {
             "seed 7: {schedule}"
         );
         assert!(counts.iter().all(|count| *count <= 3), "seed 7: {schedule}");
+    }
+
+    #[test]
+    fn each_name_asked_for_strikes_before_any_strikes_again() {
+        let asked = ["partition", "kill", "pause-one", "restart", "pause"];
+        let deck = deal(&asked.map(catalogue::find), &mut StdRng::seed_from_u64(7));
+        let groups: std::collections::BTreeSet<&str> =
+            deck.iter().rev().take(5).map(|mode| mode.group).collect();
+        assert_eq!(groups.len(), 4, "seed 7: pause is asked for twice");
+        let all: std::collections::BTreeSet<&str> = deck.iter().map(|mode| mode.name).collect();
+        assert_eq!(all.len(), deck.len(), "seed 7: no mode is dealt twice");
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Set by the signal.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-extern "C" fn note(_signal: libc::c_int) {
-    // A second one ends the program at once; faults end with it.
-    if INTERRUPTED.swap(true, Ordering::Relaxed) {
+extern "C" fn note(signal: libc::c_int) {
+    // A second Ctrl-C ends the program at once; faults end with it.
+    if INTERRUPTED.swap(true, Ordering::Relaxed) && signal == libc::SIGINT {
         // SAFETY: `_exit` may be called in a signal handler.
         unsafe { libc::_exit(130) };
     }
