@@ -68,6 +68,7 @@ pub async fn run(
         field,
         claims: Default::default(),
         overlay: Default::default(),
+        broken: Default::default(),
         begun: Instant::now(),
         stop,
     };

@@ -325,13 +325,15 @@ impl Disk {
 
     /// Ends the newest write-ahead log with the beginning of a record that was never finished, as
     /// a crash in the middle of a write leaves it. Nothing that was synced is lost. The process
-    /// must be dead. Returns the file.
+    /// must be dead. Returns the file; `None`: there is no log.
     ///
     /// # Errors
     ///
-    /// There is no log, or the device fails.
-    pub fn tear_log(&self, seed: u64) -> Result<PathBuf> {
-        let path = self.newest_log()?;
+    /// The device fails.
+    pub fn tear_log(&self, seed: u64) -> Result<Option<PathBuf>> {
+        let Some(path) = self.newest_log()? else {
+            return Ok(None);
+        };
         let mut log = OpenOptions::new().append(true).open(&path)?;
         // A header that promises more bytes than follow, and a checksum that fits none of them.
         let mut torn = [0u8; 23];
@@ -341,42 +343,47 @@ impl Disk {
         torn[4..7].copy_from_slice(&[0xFF, 0x01, 1]);
         log.write_all(&torn).context("tear a log")?;
         log.sync_all()?;
-        Ok(path)
+        Ok(Some(path))
     }
 
     /// Cuts this many bytes off the newest write-ahead log: what was synced is lost, which no
     /// protocol is expected to survive unnoticed on too many hosts. The process must be dead.
+    /// Returns the file; `None`: there is no log.
     ///
     /// # Errors
     ///
-    /// There is no log, or the device fails.
-    pub fn truncate_log(&self, bytes: u64) -> Result<PathBuf> {
-        let path = self.newest_log()?;
+    /// The device fails.
+    pub fn truncate_log(&self, bytes: u64) -> Result<Option<PathBuf>> {
+        let Some(path) = self.newest_log()? else {
+            return Ok(None);
+        };
         let log = OpenOptions::new().write(true).open(&path)?;
         let length = log.metadata()?.len();
         log.set_len(length.saturating_sub(bytes))
             .context("shorten a log")?;
         log.sync_all()?;
-        Ok(path)
+        Ok(Some(path))
     }
 
-    /// Turns one bit of the newest write-ahead log round. The process must be dead.
+    /// Turns one bit of the newest write-ahead log round. The process must be dead. Returns
+    /// the file; `None`: there is no log.
     ///
     /// # Errors
     ///
-    /// There is no log, it is empty, or the device fails.
-    pub fn flip_bit(&self, seed: u64) -> Result<PathBuf> {
-        let path = self.newest_log()?;
+    /// The device fails.
+    pub fn flip_bit(&self, seed: u64) -> Result<Option<PathBuf>> {
+        let Some(path) = self.newest_log()? else {
+            return Ok(None);
+        };
         let mut bytes = fs::read(&path)?;
-        ensure!(!bytes.is_empty(), "{} is empty", path.display());
         let place = (seed % bytes.len() as u64) as usize;
         bytes[place] ^= 1 << (seed >> 61);
         fs::write(&path, bytes).context("turn a bit of a log round")?;
-        Ok(path)
+        Ok(Some(path))
     }
 
-    /// The `*.log` file below the data directory that was written last.
-    fn newest_log(&self) -> Result<PathBuf> {
+    /// The `*.log` file below the data directory that was written last and is not empty.
+    fn newest_log(&self) -> Result<Option<PathBuf>> {
         let mut newest = None;
         let mut dirs = vec![self.point.clone()];
         while let Some(dir) = dirs.pop() {
@@ -389,10 +396,7 @@ impl Disk {
                 }
             }
         }
-        match newest {
-            Some((_, path)) => Ok(path),
-            None => bail!("no write-ahead log below {}", self.point.display()),
-        }
+        Ok(newest.map(|(_, path)| path))
     }
 }
 

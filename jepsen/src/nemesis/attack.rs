@@ -22,8 +22,7 @@ pub(super) async fn strike<'a>(
     rng: &mut StdRng,
     harm: &mut Harm<'a>,
 ) -> Result<Effect> {
-    let group = catalogue::find(mode).first().map_or("", |mode| mode.group);
-    match group {
+    match group(mode) {
         "kill" | "restart" | "pause" | "cpu" => process::strike(stage, mode, rng, harm).await,
         "partition" | "flap" => partition::strike(stage, mode, rng, harm).await,
         "link" => links::strike(stage, mode, rng, harm).await,
@@ -53,8 +52,15 @@ pub(super) async fn go_on<'a>(
         "transfer-leader" | "move-storm" | "reshape-storm" | "snapshot" => {
             operator::repeat(stage, mode, rng, harm, until).await;
         }
+        _ if matches!(group(mode), "disk" | "fsync") => {
+            operator::nudge(stage, rng, until).await;
+        }
         _ => {}
     }
+}
+
+fn group(mode: &str) -> &'static str {
+    catalogue::find(mode).first().map_or("", |mode| mode.group)
 }
 
 /// `Ok(Effect::Skipped)` of this text.

@@ -188,6 +188,12 @@ pub const MODES: &[Mode] = &[
     kept("clock", "clock-within", "clocks at rates within the bound"),
     kept(
         "clock",
+        "clock-within-isolated",
+        "an owning pod slow and the leader fast, within the bound, and the pod cut off from the core",
+    )
+    .ttls(2.0),
+    kept(
+        "clock",
         "wall-jump",
         "wall clocks jump by up to an hour, there and back",
     ),
@@ -210,6 +216,13 @@ pub const MODES: &[Mode] = &[
     )
     .may_break()
     .ttls(3.0),
+    kept(
+        "clock-beyond",
+        "clock-slow-isolated",
+        "an owning pod's clock half as fast as true time, and the pod cut off from the core",
+    )
+    .may_break()
+    .ttls(4.0),
     kept(
         "clock-beyond",
         "clock-mixed",

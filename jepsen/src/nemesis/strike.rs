@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use leasehold_checkers::run::{Fault, Installed};
 use leasehold_faults::{Disk, Effect, Shim};
+use parking_lot::Mutex;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
@@ -31,6 +32,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) field: &'a Field<'a>,
     pub(crate) claims: Claims,
     pub(crate) overlay: Overlay,
+    /// The one host whose disk loses what it has synced, once it is chosen.
+    pub(crate) broken: Mutex<Option<String>>,
     pub(crate) begun: Instant,
     /// Becomes true when all faults are to end.
     pub(crate) stop: watch::Receiver<bool>,

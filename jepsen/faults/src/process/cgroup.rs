@@ -2,6 +2,7 @@
 //! whichever the machine has.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -59,10 +60,34 @@ impl CpuGroup {
         fs::write(self.dir.join(file), text).context("limit a process's processor time")
     }
 
-    /// Takes a process in.
+    /// Takes a process in. Version 1 refuses a process that has a real-time thread, to which the
+    /// limit would not apply: then its other threads are taken in, and what they start.
     pub(crate) fn admit(&self, pid: u32) -> Result<()> {
-        fs::write(self.dir.join("cgroup.procs"), pid.to_string())
-            .context("put a process into its control group")
+        let whole = fs::write(self.dir.join("cgroup.procs"), pid.to_string());
+        match whole {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput && !self.is_v2 => {
+                self.admit_threads(pid)
+            }
+            whole => whole.context("put a process into its control group"),
+        }
+    }
+
+    fn admit_threads(&self, pid: u32) -> Result<()> {
+        let mut refused = None;
+        let mut admitted = 0;
+        for thread in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
+            let id = thread.file_name();
+            match fs::write(self.dir.join("tasks"), id.as_encoded_bytes()) {
+                Ok(()) => admitted += 1,
+                Err(error) => refused = Some(error),
+            }
+        }
+        match refused {
+            Some(error) if admitted == 0 => {
+                Err(error).context("put a process's threads into its control group")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// In how many periods the limit was hit.

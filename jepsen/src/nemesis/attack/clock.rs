@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::super::claims::Part;
 use super::super::strike::{Harm, Remedy, Stage};
-use super::{or_skip, skipped};
+use super::{or_skip, partition, skipped};
 
 const HOUR_NS: i64 = 3_600_000_000_000;
 
@@ -24,7 +24,13 @@ pub(super) async fn strike<'a>(
     let field = stage.field;
     let (candidates, count) = match mode {
         "clock-fast" => (field.leader_first(rng).await, 1),
-        "clock-slow" => (field.owners_first(rng).await, 1),
+        "clock-slow" | "clock-slow-isolated" => (field.owners_first(rng).await, 1),
+        "clock-within-isolated" => {
+            let mut hosts = field.owners_first(rng).await;
+            hosts.truncate(1);
+            hosts.extend(field.leader_first(rng).await.into_iter().take(1));
+            (hosts, 2)
+        }
         "wall-strobe" => {
             let mut hosts = field.servers();
             hosts.shuffle(rng);
@@ -47,7 +53,7 @@ pub(super) async fn strike<'a>(
                 format!("{host} {:+} s", by_ns / 1_000_000_000)
             }
             _ => {
-                let rate = rate(mode, field.rho, rng);
+                let rate = rate(mode, host == &hosts[0], field.rho, rng);
                 shim.set_rate(rate)?;
                 format!("{host} ×{rate:.5}")
             }
@@ -63,17 +69,26 @@ pub(super) async fn strike<'a>(
     }
     anyhow::ensure!(reached > 0, "no process has read a clock since it was bent");
     harm.detail = format!("{}; seen by {reached} of {}", harm.detail, hosts.len());
+    if mode.ends_with("-isolated") {
+        partition::isolate_from_core(stage, harm, &hosts[0])?;
+    }
     Ok(Effect::Done)
 }
 
-fn rate(mode: &str, rho: f64, rng: &mut StdRng) -> f64 {
+/// The rate of a clock; `first`: of the first host that is struck.
+fn rate(mode: &str, first: bool, rho: f64, rng: &mut StdRng) -> f64 {
     match mode {
         "clock-fast" => 2.0,
-        "clock-slow" => 0.5,
+        "clock-slow" | "clock-slow-isolated" => 0.5,
         // Near both ends of the bound: in the middle nothing would be tested.
-        "clock-within" => {
+        "clock-within" | "clock-within-isolated" => {
             let off = rho * rng.random_range(0.8..0.98);
-            if rng.random() { 1.0 + off } else { 1.0 - off }
+            let slow = match mode {
+                // A holder that counts slowly against a grantor that counts fast: the worst case.
+                "clock-within-isolated" => first,
+                _ => rng.random(),
+            };
+            if slow { 1.0 - off } else { 1.0 + off }
         }
         // Even on the scale of ratios.
         _ => 2f64.powf(rng.random_range(-1.0..1.0)),

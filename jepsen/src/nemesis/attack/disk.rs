@@ -7,14 +7,15 @@ use leasehold_faults::{DiskKind, Effect, SyncFault};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
+use tokio::time::Instant;
 
 use super::super::claims::Part;
 use super::super::strike::{Harm, Remedy, Stage, blocking};
-use super::{or_skip, skipped};
+use super::{operator, or_skip, skipped};
 
 /// What a slow disk writes in a second.
 const SLOW_BYTES_PER_S: u64 = 1 << 20;
-/// A write under way when power goes is given this long to be under way.
+/// Lies are told for this long before the power goes.
 const LYING: Duration = Duration::from_secs(2);
 
 pub(super) async fn strike<'a>(
@@ -30,14 +31,26 @@ pub(super) async fn strike<'a>(
     if at_leader {
         candidates = field.leader_first(rng).await;
     }
-    let loses_data = matches!(mode, "fsync-lies" | "lost-tail" | "bit-flip" | "torn-tail");
+    if candidates.is_empty() {
+        return skipped("there is no core");
+    }
+    let loses_data = matches!(mode, "fsync-lies" | "lost-tail" | "bit-flip");
+    if loses_data {
+        // One disk of a run is broken, and stays the one: what two have lost may be lost.
+        let broken = stage
+            .broken
+            .lock()
+            .get_or_insert(candidates[0].clone())
+            .clone();
+        candidates = vec![broken];
+    }
     let count = match mode {
         "fsync-slow-all" => candidates.len(),
         "power-loss" => field.minority().max(1),
         _ => 1,
     };
     let mut parts = vec![Part::Process, Part::Disk];
-    if loses_data || mode.starts_with("power-loss") {
+    if loses_data || mode.starts_with("power-loss") || mode == "torn-tail" {
         // What is lost must be somewhere else: on a majority nothing is.
         let free = field
             .minority()
@@ -61,7 +74,7 @@ pub(super) async fn strike<'a>(
             "fsync-fails" | "fsync-slow-leader" | "fsync-slow-all" => {
                 bend_sync(stage, mode, host, rng, harm)?
             }
-            "fsync-lies" => lie(stage, host, harm).await?,
+            "fsync-lies" => lie(stage, host, rng, harm).await?,
             "power-loss" | "power-loss-leader" => cut_power(stage, host, harm).await?,
             "torn-tail" | "lost-tail" | "bit-flip" => damage(stage, mode, host, rng, harm).await?,
             _ => strain(stage, mode, host, harm).await?,
@@ -96,7 +109,12 @@ fn bend_sync<'a>(
 }
 
 /// `fsync` lies for a while, and then the power goes.
-async fn lie<'a>(stage: &Stage<'a>, host: &str, harm: &mut Harm<'a>) -> Result<Effect> {
+async fn lie<'a>(
+    stage: &Stage<'a>,
+    host: &str,
+    rng: &mut StdRng,
+    harm: &mut Harm<'a>,
+) -> Result<Effect> {
     let shim = or_skip!(stage.shim(host));
     let disk = or_skip!(stage.disk(host));
     if let Some(why) = disk.why_not() {
@@ -105,7 +123,8 @@ async fn lie<'a>(stage: &Stage<'a>, host: &str, harm: &mut Harm<'a>) -> Result<E
     harm.remedies.push(Remedy::Sync(host.to_owned()));
     let before = shim.syncs_struck();
     shim.set_sync_fault(disk.dir(), SyncFault::Lies)?;
-    stage.sleep_until(tokio::time::Instant::now() + LYING).await;
+    operator::nudge(stage, rng, Instant::now() + LYING).await;
+    stage.sleep_until(Instant::now() + LYING / 2).await;
     let lies = shim.syncs_struck() - before;
     let effect = cut_power(stage, host, harm).await?;
     shim.restore_sync();
@@ -148,17 +167,19 @@ async fn damage(
     let disk = or_skip!(stage.disk(host)).clone();
     let (processes, host) = (stage.field.processes.clone(), host.to_owned());
     let (mode, seed) = (mode.to_owned(), rng.random::<u64>());
-    harm.detail = blocking(move || {
+    let damaged = blocking(move || {
         processes.kill(&host)?;
-        let path = match mode.as_str() {
-            "torn-tail" => disk.tear_log(seed)?,
-            "lost-tail" => disk.truncate_log(64 + seed % 4_000)?,
-            _ => disk.flip_bit(seed)?,
-        };
-        let name = path.file_name().unwrap_or_default();
-        Ok(name.display().to_string())
+        match mode.as_str() {
+            "torn-tail" => disk.tear_log(seed),
+            "lost-tail" => disk.truncate_log(64 + seed % 4_000),
+            _ => disk.flip_bit(seed),
+        }
     })
     .await?;
+    let Some(path) = damaged else {
+        return skipped("there is no log, or it is empty");
+    };
+    harm.detail = path.file_name().unwrap_or_default().display().to_string();
     Ok(Effect::Done)
 }
 

@@ -16,6 +16,8 @@ use super::skipped;
 
 /// Slices moved or reshaped by one call of a storm.
 const SLICES: usize = 16;
+/// A call that has not ended by then is left alone.
+const NUDGE: Duration = Duration::from_secs(1);
 /// Between two calls of a storm.
 const BREATH: Duration = Duration::from_millis(100);
 
@@ -117,6 +119,21 @@ async fn change_members<'a>(
         anyhow::ensure!(!members.contains(host), "`{host}` still votes");
     }
     Ok(effect)
+}
+
+/// Gives the core something to write, by moving a slice now and then: a disk that is not written
+/// to cannot fail. A system that cannot be operated writes what its clients bring.
+pub(super) async fn nudge(stage: &Stage<'_>, rng: &mut StdRng, until: Instant) {
+    let Some(cluster) = stage.field.cluster else {
+        return;
+    };
+    while Instant::now() < until && !stage.is_over() {
+        // Under the fault it may fail, and another fault may move slices as well.
+        let _ = tokio::time::timeout(NUDGE, cluster.move_slices(1, rng.random())).await;
+        stage
+            .sleep_until((Instant::now() + BREATH * 2).min(until))
+            .await;
+    }
 }
 
 /// Calls again and again. Calls that fail are counted: under other faults they may.

@@ -36,12 +36,29 @@ pub(super) async fn strike<'a>(
         let hosts: BTreeSet<&String> = cuts.iter().flat_map(|(a, b)| [a, b]).collect();
         harm.hosts = hosts.into_iter().cloned().collect();
     }
-    harm.detail = describe(&cuts);
+    cut(stage, harm, &cuts)?;
+    Ok(Effect::Done)
+}
+
+/// Cuts one host off from the core, both ways.
+pub(super) fn isolate_from_core<'a>(
+    stage: &Stage<'a>,
+    harm: &mut Harm<'a>,
+    host: &str,
+) -> Result<()> {
+    let cuts = both_ways(&[host.to_owned()], &stage.field.core_hosts());
+    cut(stage, harm, &cuts)
+}
+
+fn cut<'a>(stage: &Stage<'a>, harm: &mut Harm<'a>, cuts: &Cuts) -> Result<()> {
+    if !harm.detail.is_empty() {
+        harm.detail.push_str("; ");
+    }
+    harm.detail.push_str(&describe(cuts));
     let number = stage.overlay.open();
     harm.remedies.push(Remedy::Links(number));
-    set(stage, number, &cuts)?;
-    prove(stage, harm, &cuts)?;
-    Ok(Effect::Done)
+    set(stage, number, cuts)?;
+    prove(stage, harm, cuts)
 }
 
 /// Cuts around one host, which is noted as struck.
