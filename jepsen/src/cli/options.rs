@@ -21,6 +21,9 @@ pub const STORE: &str = "store";
 /// How far the rate of a Slicelet's clock may be off by what the protocol assumes.
 pub const RHO: f64 = 500e-6;
 
+/// Slices of the target unless told otherwise.
+const SLICES: u32 = 16;
+
 /// What the target promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -49,9 +52,9 @@ pub struct SystemArgs {
     /// What the target promises
     #[arg(long, value_enum, default_value = "strong")]
     pub mode: Mode,
-    /// Slices of the target
-    #[arg(long, default_value_t = 16)]
-    pub slices: u32,
+    /// Slices of the target [default: 16; in a soak 64]
+    #[arg(long)]
+    pub slices: Option<u32>,
     /// Pods write without a fence: must fail under a pause
     #[arg(long)]
     pub unfenced: bool,
@@ -64,6 +67,10 @@ pub struct SystemArgs {
 }
 
 impl SystemArgs {
+    fn slices(&self) -> u32 {
+        self.slices.unwrap_or(SLICES)
+    }
+
     /// The system.
     ///
     /// # Errors
@@ -93,7 +100,7 @@ impl SystemArgs {
                 Mode::Eventual => Consistency::Eventual,
             },
             ttl: self.ttl,
-            slices: self.slices,
+            slices: self.slices(),
             unfenced: self.unfenced,
             leasehold: program,
             harness,
@@ -109,7 +116,7 @@ impl SystemArgs {
             ("pods", json!(self.pods)),
             ("ttl_ms", json!(self.ttl.as_millis() as u64)),
             ("mode", json!(self.mode)),
-            ("slices", json!(self.slices)),
+            ("slices", json!(self.slices())),
             ("unfenced", json!(self.unfenced)),
         ];
         values
@@ -162,6 +169,8 @@ impl RunArgs {
             name => name.parse()?,
         };
         leasehold_faults::prepare(kind)?;
+        // Mounts and control groups of runs that were killed.
+        leasehold_faults::remove_stale();
         Ok(kind)
     }
 

@@ -13,6 +13,9 @@ use crate::workloads;
 /// Handoffs under faults that a recorded soak must have seen.
 const HANDOFFS: f64 = 100_000.0;
 
+/// Slices of the target: as many can be on their way at once.
+const SLICES: u32 = 64;
+
 /// Options of `soak`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -26,7 +29,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',')]
     pub nemesis: Vec<String>,
     /// Slices that are moved about at any time; 0: none
-    #[arg(long, default_value_t = 8, value_name = "SLICES")]
+    #[arg(long, default_value_t = 32, value_name = "SLICES")]
     pub storm: usize,
     /// The system under test.
     #[command(flatten)]
@@ -44,9 +47,11 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let network = args.run.prepare_network()?;
     interrupt::watch();
-    let system = args.system.system()?;
+    let mut made = args.system.clone();
+    made.slices.get_or_insert(SLICES);
+    let system = made.system()?;
     let seed = args.run.seed();
-    let options = args.system.describe();
+    let options = made.describe();
     let given = |given: &[String], usual: Vec<String>| match given {
         [] => usual,
         given => given.to_vec(),
