@@ -16,7 +16,7 @@ mod script;
 #[path = "rules/sessions.rs"]
 mod sessions;
 
-use leasehold_proto::mutants::plant;
+use leasehold_proto::mutants::{plant, record};
 
 /// A planted bug, and the test of its rule.
 struct Mutant(&'static str, fn());
@@ -55,11 +55,21 @@ const MUTANTS: &[Mutant] = &[
 ];
 
 fn fails_under(mutant: &'static str, rule: fn()) -> bool {
+    let begun = std::time::Instant::now();
     let planted = std::thread::spawn(move || {
         plant(Some(mutant));
         rule();
     });
-    planted.join().is_err()
+    let failed = planted.join();
+    let how = match &failed {
+        Ok(()) => "",
+        Err(panic) => panic
+            .downcast_ref::<String>()
+            .map_or("the test of its rule", String::as_str),
+    };
+    let seconds = begun.elapsed().as_secs_f64();
+    record(mutant, "rules", failed.is_err(), how, seconds);
+    failed.is_err()
 }
 
 #[test]

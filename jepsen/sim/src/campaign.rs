@@ -188,23 +188,12 @@ pub struct Mutants {
     /// Only these.
     #[arg(long, value_delimiter = ',')]
     only: Option<Vec<String>>,
-    /// Write one line of JSON for each.
-    #[arg(long, value_name = "FILE")]
-    json_lines: Option<std::path::PathBuf>,
 }
 
 /// Plants each, and says which were noticed. Fails when one that can be noticed was not.
 #[cfg(leasehold_mutants)]
 pub fn mutants(args: &Mutants) -> Result<u8> {
     use leasehold_sim::mutants::{MUTANTS, catch};
-    use std::io::Write;
-    let mut file = match &args.json_lines {
-        Some(path) => {
-            let made = std::fs::File::create(path);
-            Some(made.with_context(|| format!("cannot write {}", path.display()))?)
-        }
-        None => None,
-    };
     let wanted = |name: &str| {
         args.only
             .as_ref()
@@ -229,13 +218,13 @@ pub fn mutants(args: &Mutants) -> Result<u8> {
             mutant.name,
             how.chars().take(120).collect::<String>()
         );
-        if let Some(file) = &mut file {
-            let line = serde_json::json!({
-                "mutant": mutant.name, "ring": "simulation", "caught": caught.is_some(),
-                "how": how, "seconds": seconds,
-            });
-            writeln!(file, "{line}").context("cannot write the results")?;
-        }
+        leasehold_proto::mutants::record(
+            mutant.name,
+            "simulation",
+            caught.is_some(),
+            &how,
+            seconds,
+        );
     }
     Ok(u8::from(missed > 0))
 }
