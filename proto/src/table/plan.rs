@@ -84,7 +84,14 @@ impl TargetState {
             session: to,
             epoch: Epoch::mint(entry.generation),
         });
-        self.put(entry, slice, Assigned { owner, ..assigned });
+        // One role per session and slice: copies may have outlived their owner.
+        let replicas = others(&assigned, to);
+        let granted = Assigned {
+            owner,
+            handoff: None,
+            replicas,
+        };
+        self.put(entry, slice, granted);
         Ok(())
     }
 
@@ -154,21 +161,13 @@ impl TargetState {
             session: to,
             epoch: Epoch::mint(entry.generation),
         });
-        let replicas = assigned
-            .replicas
-            .iter()
-            .copied()
-            .filter(|replica| *replica != to)
-            .collect();
-        self.put(
-            entry,
-            slice,
-            Assigned {
-                owner,
-                handoff: None,
-                replicas,
-            },
-        );
+        let replicas = others(&assigned, to);
+        let moved = Assigned {
+            owner,
+            handoff: None,
+            replicas,
+        };
+        self.put(entry, slice, moved);
         Ok(())
     }
 
@@ -262,11 +261,94 @@ impl TargetState {
     }
 }
 
+/// The replicas of a slice but for the session that will own it.
+fn others(assigned: &Assigned, owner: SessionId) -> Box<[SessionId]> {
+    let replicas = assigned.replicas.iter().copied();
+    replicas.filter(|replica| *replica != owner).collect()
+}
+
 /// One entry mints one epoch: a lease that it gave itself would be handed on under its own token.
 fn older(slice: Slice, from: Lease, entry: &Entry) -> Step {
     if from.epoch.generation() < entry.generation {
         Ok(())
     } else {
         Err(Rejection::SliceChanged(slice))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ClockClass;
+    use crate::command::{CloseProof, Command};
+    use crate::id::LogId;
+    use crate::table::LeaseTable;
+    use crate::target::{Consistency, PodAddress, SessionSecret, Squid, TargetConfig, TargetName};
+
+    #[test]
+    fn a_replica_that_is_granted_its_slice_is_a_replica_no_more() {
+        let target = TargetName::new("cart").unwrap();
+        let (mut table, mut index) = (LeaseTable::new(), 0);
+        let mut apply = |table: &mut LeaseTable, command| {
+            index += 1;
+            table.apply(LogId { term: 1, index }, command).reply
+        };
+        let config = TargetConfig {
+            consistency: Consistency::Eventual,
+            ..TargetConfig::default()
+        };
+        let create = Command::CreateTarget {
+            target: target.clone(),
+            config,
+            initial_slices: 1,
+        };
+        apply(&mut table, create);
+        let mut sessions = Vec::new();
+        for pod in 1..=2u8 {
+            let address = PodAddress::new(&format!("pod-{pod}:9000")).unwrap();
+            let register = Command::RegisterSession {
+                target: target.clone(),
+                squid: Squid { address, id: 1 },
+                clock: ClockClass::Raw,
+                secret: SessionSecret::from_bytes([pod; 16]),
+                app_version: String::new(),
+            };
+            if let Reply::Registered(registered) = apply(&mut table, register) {
+                sessions.push(registered.session);
+            }
+        }
+        let (first, second) = (sessions[0], sessions[1]);
+        let plan = |step| Command::ApplyPlan {
+            target: target.clone(),
+            config_version: 1,
+            steps: vec![step],
+        };
+        let slice = Slice::ALL;
+        apply(&mut table, plan(PlanStep::Grant { slice, to: first }));
+        let owned = |table: &LeaseTable| {
+            let state = table.target(&target).unwrap();
+            state.slices().next().unwrap().1.clone()
+        };
+        let owner = owned(&table).owner.unwrap();
+        let replicas = vec![second];
+        apply(
+            &mut table,
+            plan(PlanStep::SetReplicas {
+                slice,
+                owner,
+                replicas,
+            }),
+        );
+        let close = Command::CloseSession {
+            target: target.clone(),
+            session: first,
+            proof: CloseProof::OwnWord,
+        };
+        apply(&mut table, close);
+        assert_eq!(*owned(&table).replicas, [second]);
+        apply(&mut table, plan(PlanStep::Grant { slice, to: second }));
+        let assigned = owned(&table);
+        assert_eq!(assigned.owner.map(|owner| owner.session), Some(second));
+        assert!(assigned.replicas.is_empty(), "owner and replica at once");
     }
 }
