@@ -134,7 +134,6 @@ impl Leasehold {
                 .with_context(|| format!("{slice} is at {address}, which is none of ours"))?;
             let request = rpc::ServesRequest {
                 slice_key: slice.first().as_u64(),
-                target: TARGET.into(),
             };
             let reply = pod.serves(request).await?.into_inner();
             ensure!(

@@ -19,7 +19,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use leasehold_client::Slicelet;
+use leasehold_proto::wire::pb;
+use leasehold_proto::wire::pb::slicelet_peer_server::{SliceletPeer, SliceletPeerServer};
 use leasehold_proto::{SliceKey, TargetName};
+use parking_lot::RwLock;
 use tokio::signal::unix::{self, SignalKind};
 use tonic::{Request, Response, Status};
 
@@ -46,9 +49,9 @@ pub struct Args {
     /// Assigners: HOST:PORT,…
     #[arg(long, value_delimiter = ',', required = true)]
     pub assigner: Vec<String>,
-    /// The target that it serves; several with a comma between them
-    #[arg(long, value_delimiter = ',', required = true)]
-    pub target: Vec<TargetName>,
+    /// The target that it serves
+    #[arg(long)]
+    pub target: TargetName,
     /// Where it is served: IP:PORT
     #[arg(long)]
     pub listen: SocketAddr,
@@ -68,85 +71,74 @@ pub struct Args {
 /// # Errors
 /// It cannot listen, or write its log.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let mut parts = Vec::new();
-    for target in &args.target {
-        parts.push(start(&args, target)?);
-    }
-    let mut peers: Option<leasehold_client::PeerService> = None;
-    for part in &parts {
-        let own = part.app.slicelet().peer_service();
-        peers = Some(match peers {
-            Some(others) => others.and(own),
-            None => own,
-        });
-    }
-    let peers = peers.context("a pod serves at least one target")?;
-    let service = Service {
-        name: args.name.clone(),
-        apps: parts.iter().map(|part| Arc::clone(&part.app)).collect(),
-    };
+    let listen = args.listen;
+    let place = Arc::new(Place::new(args)?);
     let mut stop = unix::signal(SignalKind::terminate())?;
-    let leaving: Vec<Arc<App>> = parts.iter().map(|part| Arc::clone(&part.app)).collect();
+    let leaving = Arc::clone(&place);
     let drained = async move {
         stop.recv().await;
-        let drains = leaving.iter().map(|app| app.slicelet().drain(DRAIN));
-        for result in futures::future::join_all(drains).await {
-            if let Err(error) = result {
-                eprintln!("not every slice has moved: {error}");
-            }
+        let Some(app) = leaving.app() else { return };
+        if let Err(error) = app.slicelet().drain(DRAIN).await {
+            eprintln!("not every slice has moved: {error}");
         }
     };
     tonic::transport::Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_secs(2)))
         .http2_keepalive_timeout(Some(Duration::from_secs(2)))
-        .add_service(peers.into_server())
-        .add_service(PodServer::new(service))
-        .serve_with_shutdown(args.listen, drained)
+        .add_service(SliceletPeerServer::new(Peers(Arc::clone(&place))))
+        .add_service(PodServer::new(Service(Arc::clone(&place))))
+        .serve_with_shutdown(listen, drained)
         .await
-        .with_context(|| format!("cannot serve at {}", args.listen))?;
-    for part in parts {
-        part.end().await?;
-    }
-    Ok(())
+        .with_context(|| format!("cannot serve at {listen}"))?;
+    // A connection that is still open keeps the services, and with them the place.
+    place.leave().await
 }
 
-/// One target's part of the pod.
-struct Part {
+/// Where one Slicelet after another serves.
+struct Place {
+    args: Args,
+    /// None once the pod has left.
+    tenant: RwLock<Option<Tenant>>,
+}
+
+/// One Slicelet's time here.
+struct Tenant {
     app: Arc<App>,
     prober: Option<Prober>,
 }
 
-fn start(args: &Args, target: &TargetName) -> anyhow::Result<Part> {
-    let log = match &args.hold_log {
-        Some(path) => Some(Arc::new(
-            HoldLog::create(path, target).context("cannot create the hold log")?,
-        )),
-        None => None,
-    };
-    let mut builder = Slicelet::builder(target.as_str())
-        .endpoints(&args.assigner)
-        .advertise(args.listen.to_string())
-        .app_version(env!("CARGO_PKG_VERSION"));
-    if let Some(log) = log.clone() {
-        builder = builder.on_ownership(move |event| log.event(event));
+impl Tenant {
+    fn start(args: &Args) -> anyhow::Result<Self> {
+        let log = match &args.hold_log {
+            Some(path) => Some(Arc::new(
+                HoldLog::create(path, &args.target).context("cannot create the hold log")?,
+            )),
+            None => None,
+        };
+        let mut builder = Slicelet::builder(args.target.as_str())
+            .endpoints(&args.assigner)
+            .advertise(args.listen.to_string())
+            .app_version(env!("CARGO_PKG_VERSION"));
+        if let Some(log) = log.clone() {
+            builder = builder.on_ownership(move |event| log.event(event));
+        }
+        let slicelet = Arc::new(builder.start()?);
+        let prober = match log.clone() {
+            Some(log) => Some(Prober::start(Arc::clone(&slicelet), log)?),
+            None => None,
+        };
+        let store = RegisterClient::new(&args.register, STORE_CALL)?;
+        let app = Arc::new(App::new(slicelet, store, args.unfenced, log));
+        Ok(Self { app, prober })
     }
-    let slicelet = Arc::new(builder.start()?);
-    let prober = match log.clone() {
-        Some(log) => Some(Prober::start(Arc::clone(&slicelet), log)?),
-        None => None,
-    };
-    let store = RegisterClient::new(&args.register, STORE_CALL)?;
-    let app = Arc::new(App::new(slicelet, store, args.unfenced, log));
-    Ok(Part { app, prober })
-}
 
-impl Part {
+    /// Serves nothing any more and tells the Assigner.
     async fn end(self) -> anyhow::Result<()> {
         if let Some(prober) = self.prober {
             prober.stop();
         }
-        // A connection that is still open keeps the service; dropping the last one closes as well.
+        // While a request is under way it keeps the Slicelet; dropping the last one closes as well.
         match Arc::into_inner(self.app).and_then(App::into_slicelet) {
             Some(slicelet) => Ok(slicelet.close().await?),
             None => Ok(()),
@@ -154,21 +146,58 @@ impl Part {
     }
 }
 
-struct Service {
-    name: String,
-    apps: Vec<Arc<App>>,
-}
+impl Place {
+    fn new(args: Args) -> anyhow::Result<Self> {
+        Ok(Self {
+            tenant: RwLock::new(Some(Tenant::start(&args)?)),
+            args,
+        })
+    }
 
-impl Service {
-    fn app(&self, target: &str) -> Result<&Arc<App>, Status> {
-        let mut apps = self.apps.iter();
-        let found = match target {
-            "" => apps.next(),
-            name => apps.find(|app| app.slicelet().target().as_str() == name),
-        };
-        found.ok_or_else(|| Status::invalid_argument("this pod does not serve that target"))
+    fn app(&self) -> Option<Arc<App>> {
+        let tenant = self.tenant.read();
+        tenant.as_ref().map(|tenant| Arc::clone(&tenant.app))
+    }
+
+    fn app_or_status(&self) -> Result<Arc<App>, Status> {
+        self.app()
+            .ok_or_else(|| Status::unavailable("the pod is leaving"))
+    }
+
+    /// Another Slicelet takes the place of the one that is here.
+    async fn rejoin(&self) -> anyhow::Result<()> {
+        let fresh = Tenant::start(&self.args)?;
+        let old = self.tenant.write().replace(fresh);
+        match old {
+            Some(old) => old.end().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn leave(&self) -> anyhow::Result<()> {
+        let tenant = self.tenant.write().take();
+        match tenant {
+            Some(tenant) => tenant.end().await,
+            None => Ok(()),
+        }
     }
 }
+
+/// Other Slicelets speak to the one that is here now.
+struct Peers(Arc<Place>);
+
+#[tonic::async_trait]
+impl SliceletPeer for Peers {
+    async fn take_over(
+        &self,
+        request: Request<pb::ReadyRequest>,
+    ) -> Result<Response<pb::ReadyReply>, Status> {
+        let app = self.0.app_or_status()?;
+        app.slicelet().peer_service().take_over(request).await
+    }
+}
+
+struct Service(Arc<Place>);
 
 #[tonic::async_trait]
 impl Pod for Service {
@@ -176,9 +205,8 @@ impl Pod for Service {
         &self,
         request: Request<rpc::ServesRequest>,
     ) -> Result<Response<rpc::ServesReply>, Status> {
-        let request = request.into_inner();
-        let app = self.app(&request.target)?;
-        let key = SliceKey::from_u64(request.slice_key);
+        let key = SliceKey::from_u64(request.into_inner().slice_key);
+        let app = self.0.app_or_status()?;
         Ok(Response::new(match app.slicelet().guard_slice_key(key) {
             Ok(guard) => rpc::ServesReply {
                 token: Some(guard.fencing_token().as_u64()),
@@ -196,7 +224,6 @@ impl Pod for Service {
         request: Request<rpc::DoRequest>,
     ) -> Result<Response<rpc::DoReply>, Status> {
         let request = request.into_inner();
-        let app = self.app(&request.target)?;
         let linger = Duration::from_millis(request.linger_ms.into());
         if linger > LONGEST_LINGER {
             return Err(Status::invalid_argument("lingers too long"));
@@ -204,10 +231,21 @@ impl Pod for Service {
         let what = request
             .what
             .ok_or_else(|| Status::invalid_argument("an operation says what"))?;
+        let app = self.0.app_or_status()?;
         let reply = app.carry_out(request.key, what, linger).await?;
         Ok(Response::new(rpc::DoReply {
-            pod: self.name.clone(),
+            pod: self.0.args.name.clone(),
             ..reply
         }))
+    }
+
+    async fn rejoin(
+        &self,
+        _request: Request<rpc::RejoinRequest>,
+    ) -> Result<Response<rpc::RejoinReply>, Status> {
+        match self.0.rejoin().await {
+            Ok(()) => Ok(Response::new(rpc::RejoinReply {})),
+            Err(error) => Err(Status::unavailable(format!("{error:#}"))),
+        }
     }
 }

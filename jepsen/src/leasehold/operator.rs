@@ -15,10 +15,13 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 use tokio::time::{Instant, sleep};
 use tonic::Status;
+use tonic::transport::Endpoint;
 
 use super::admin::{Admin, Slices, said, session_at};
 use super::{Options, TARGET, layout};
 use crate::nemesis::ClusterControl;
+use crate::rpc;
+use crate::rpc::pod_client::PodClient;
 use crate::system::Host;
 
 /// How long one call of the harness goes on asking.
@@ -249,36 +252,26 @@ impl<'a> Operator<'a> {
         }
     }
 
-    /// A session drains for good; its process registers anew when it is closed, which an operator
-    /// may do only once nothing is left of it.
+    /// A session drains for good: the pod is asked to come back under another. (That an operator
+    /// closes it is a word that its process is dead, which it is not.)
     async fn undrain_pod(&self, pod: &str) -> Result<Effect> {
         let address = layout::pod_address(self.host(pod)?);
-        let admin = self.admin()?;
-        let sessions = admin.sessions(TARGET).await?;
-        let at = sessions
+        let sessions = self.admin()?.sessions(TARGET).await?;
+        let here = sessions
             .iter()
             .filter(|info| info.squid.address.as_str() == address);
-        let drained: Vec<_> = at.filter(|info| info.draining).collect();
-        for info in &drained {
-            anyhow::ensure!(
-                info.slices == 0,
-                "{} of {pod} still owns {} slices",
-                info.session,
-                info.slices
-            );
-            let request = pb::CloseSessionRequest {
-                target: TARGET.to_owned(),
-                session: info.session.as_u64(),
-                reason: Some("drained: owns nothing".into()),
-            };
-            let asked = admin.ask(|mut client| {
-                let request = request.clone();
-                async move { client.close_session(request).await }
-            });
-            asked
-                .await
-                .map_err(|status| said("closing a session", &status))?;
+        // It may have come back since the last try, whose answer was lost.
+        if here.clone().any(|info| !info.draining) {
+            return Ok(Effect::Done);
         }
+        let channel = Endpoint::from_shared(format!("http://{address}"))?
+            .connect_timeout(AGAIN)
+            .timeout(COMES_ABOUT)
+            .connect_lazy();
+        PodClient::new(channel)
+            .rejoin(rpc::RejoinRequest {})
+            .await
+            .map_err(|status| said("coming back", &status))?;
         Ok(Effect::Done)
     }
 

@@ -6,7 +6,6 @@ use tonic::Request;
 
 use super::LeaseholdClient;
 use super::outcome::{nonsense, of_status, out_of_time};
-use crate::leasehold::TARGET;
 use crate::rpc::ServesRequest;
 use crate::system::{Completion, Invocation};
 
@@ -21,10 +20,7 @@ impl LeaseholdClient {
         let Some((name, pod)) = self.pods.get_mut(self.worker % count) else {
             return nonsense("no pods");
         };
-        let mut request = Request::new(ServesRequest {
-            slice_key,
-            target: TARGET.into(),
-        });
+        let mut request = Request::new(ServesRequest { slice_key });
         request.set_timeout(invocation.deadline);
         match timeout(invocation.deadline, pod.serves(request)).await {
             Ok(Ok(reply)) => {

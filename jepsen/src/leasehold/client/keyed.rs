@@ -115,7 +115,6 @@ impl LeaseholdClient {
             key: key.clone(),
             linger_ms: self.linger_ms(),
             what: Some(what),
-            target: String::new(),
         };
         let begun = Instant::now();
         let under_way = Cell::new(false);

@@ -101,7 +101,6 @@ impl LeaseholdClient {
             for (name, pod) in &mut self.pods {
                 let request = ServesRequest {
                     slice_key: info.slice.first().as_u64(),
-                    target: TARGET.into(),
                 };
                 let reply = timeout(super::NOTICE, pod.serves(request)).await;
                 if reply.ok()?.ok()?.into_inner().token.is_some() {
