@@ -137,7 +137,13 @@ fn mutants(args: &Mutants) -> ExitCode {
     for (name, rule) in &chosen {
         let began = std::time::Instant::now();
         let took = |began: std::time::Instant| began.elapsed().as_secs_f64();
-        match catch_with(name, args.budget, args.kind.options(false)) {
+        let found = catch_with(name, args.budget, args.kind.options(false));
+        let how = found.as_ref().map_or_else(String::new, |found| {
+            format!("world {}: {}: {}", found.seed, found.invariant, found.why)
+        });
+        let noticed = found.is_some();
+        leasehold_proto::mutants::record(name, "cluster", noticed, &how, took(began));
+        match found {
             Some(found) => {
                 caught += 1;
                 println!(
