@@ -7,7 +7,7 @@ pub(crate) mod layout;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -119,7 +119,9 @@ impl Shim {
         let control = &*self.control;
         let sequence = control.sequence.load(Relaxed);
         control.sequence.store(sequence + 1, Relaxed);
-        fence(Release);
+        // Every reader sees the odd number before the clocks are read here: none goes on by the
+        // old lines past the moment at which the new ones begin.
+        fence(SeqCst);
         for (index, line) in control.clocks.iter().enumerate() {
             let true_ns = true_time::read(CLOCKS[index]) as i64;
             let shown_ns = shown(index, self.shown_ns(index, true_ns));

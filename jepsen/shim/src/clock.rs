@@ -87,6 +87,7 @@ pub(crate) fn read(control: &Control, place: usize, clock: clockid_t) -> Reading
         let sequence = control.sequence.load(Acquire);
         if sequence & 1 == 0 {
             let true_ns = true_ns(clock);
+            clock_is_read();
             let rate = f64::from_bits(control.rate.load(Relaxed));
             let since_ns = true_ns - line.true_ns.load(Relaxed);
             let shown = line.shown_ns.load(Relaxed);
@@ -116,6 +117,18 @@ pub(crate) fn read(control: &Control, place: usize, clock: clockid_t) -> Reading
             std::hint::spin_loop();
         }
     }
+}
+
+/// Holds what follows back until the clock has been read: a processor may else look at the
+/// sequence lock first, find it unchanged, and read the clock after the writer has.
+fn clock_is_read() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every processor of this kind has the instruction.
+    unsafe {
+        std::arch::x86_64::_mm_lfence();
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    fence(std::sync::atomic::Ordering::SeqCst);
 }
 
 #[cfg_attr(not(test), unsafe(no_mangle))]
