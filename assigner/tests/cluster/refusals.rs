@@ -311,6 +311,43 @@ async fn no_slice_is_moved_to_a_session_that_was_never_heard_of() {
 }
 
 #[tokio::test]
+async fn no_slice_is_moved_to_a_session_that_drains() {
+    use leasehold_proto::SliceKey;
+    use leasehold_proto::wire::admin::{DrainSession, MoveSlice, MoveTo, SliceToMove};
+    let cluster = TestCluster::start(1).await;
+    cluster.create_target("cart", 4).await;
+    let mut pods = pods(&cluster, "cart", 2).await;
+    let (first, second) = (pods[0].session(), pods[1].session());
+    let pod = &mut pods[0];
+    pod.until("every slice is owned", |view| {
+        owned(view, first) + owned(view, second) == 4
+    })
+    .await;
+    let mut client = AdminClient::new(pod.channel.clone());
+    let drain = DrainSession {
+        target: target("cart"),
+        session: second,
+        reason: None,
+    };
+    let drain = pb::DrainSessionRequest::from(&drain);
+    client.drain_session(drain).await.unwrap();
+    let wish = MoveSlice {
+        target: target("cart"),
+        which: SliceToMove::Holding(SliceKey::MIN),
+        to: MoveTo::Session(second),
+        reason: None,
+    };
+    let status = client
+        .move_slice(pb::MoveSliceRequest::from(&wish))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(Refusal::from_status(&status), Some(Refusal::Rejected(_))),
+        "{status}"
+    );
+}
+
+#[tokio::test]
 async fn a_listing_does_not_show_what_one_registers_with() {
     let cluster = TestCluster::start(1).await;
     cluster.create_target("cart", 4).await;

@@ -343,6 +343,10 @@ fn receiver(state: &TargetState, to: &MoveTo) -> Done<SessionId> {
         MoveTo::Address(address) => session.squid.address == *address,
     });
     match (found.next(), found.next(), to) {
+        (Some(session), None, _) if session.draining => Err(Refusal::Rejected(format!(
+            "{} is draining and is given no slices",
+            session.id
+        ))),
         (Some(session), None, _) => Ok(session.id),
         (Some(_), Some(_), MoveTo::Address(address)) => Err(Refusal::Rejected(format!(
             "several sessions live at {address}; name one"
