@@ -277,10 +277,12 @@ message!(
         reason: Reason
     }
 );
-message!(GetTarget = GetTargetRequest {
-    target: Name,
-    linearizable: Same
-});
+message!(
+    GetTarget = GetTargetRequest {
+        target: Name,
+        linearizable: Same
+    }
+);
 message!(
     ListSlices = ListSlicesRequest {
         target: Name,
