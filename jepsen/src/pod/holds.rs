@@ -16,6 +16,9 @@
 //! * The deadline is in the process's own lease clock. Where that clock no longer agrees with true
 //!   time as it did at the start, deadlines say nothing, and only probes count.
 //! * A process that was killed served until its last round of probes.
+//! * An interval of no length in which no check passed proves nothing and is left out. A process that wakes from a long
+//!   pause takes in what arrived meanwhile: it writes `begin` for what an old answer gives it, under
+//!   a lease that ran out in the pause, and `end` when it sees that.
 //! * A check that passed is a fact, whatever was written: an interval never ends before it.
 //!
 //! Probes are asked at most a period apart while the process runs, so the end of an interval by
@@ -292,6 +295,9 @@ impl<'a> Reader<'a> {
 
     fn close(&mut self, tenure: Tenure, open: &Open, at_ns: u64) {
         let in_time = self.deadline_ns().is_some_and(|deadline| at_ns <= deadline);
+        if !in_time && open.passed_ns.is_none() {
+            return;
+        }
         let passed = open.passed_ns.unwrap_or(open.begin_ns);
         self.closed.push(Closed {
             tenure,
@@ -304,10 +310,13 @@ impl<'a> Reader<'a> {
 
     fn finish(mut self, round_ns: u64, witness: &mut Witness) {
         for (tenure, open) in std::mem::take(&mut self.open) {
+            let Some(passed_ns) = open.passed_ns else {
+                continue;
+            };
             self.closed.push(Closed {
                 tenure,
                 begin_ns: open.begin_ns,
-                end_ns: open.passed_ns.unwrap_or(open.begin_ns),
+                end_ns: passed_ns,
                 frozen_ns: None,
                 passing: open.passing,
             });
@@ -427,6 +436,21 @@ mod tests {
     }
 
     #[test]
+    fn what_an_old_answer_gives_a_process_that_wakes_counts_for_nothing() {
+        // Paused from 51 to 400; an answer of before the pause moves the deadline to 120.
+        let lines = [
+            "lease 0ms 0B 100B",
+            "begin 10ms 10B 0 f 7",
+            "pass 11ms 0 f 7",
+            "end 400ms 400B 0 f 7 50ms",
+            "begin 400ms 400B 0 f 7",
+            "lease 400ms 400B 120B",
+            "end 401ms 401B 0 f 7",
+        ];
+        assert_eq!(holds(&lines, 410), [(10, 50)]);
+    }
+
+    #[test]
     fn a_lapse_ends_one_interval_and_the_next_renewal_begins_another() {
         let lines = [
             "lease 0ms 0B 100B",
@@ -475,7 +499,7 @@ mod tests {
             "begin 20ms 20B 8 f 8",
             "pass 21ms 0 7 7",
         ];
-        assert_eq!(holds(&lines, 60), [(10, 60), (20, 20)]);
+        assert_eq!(holds(&lines, 60), [(10, 60)]);
     }
 
     #[test]
