@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',')]
     pub nemesis: Vec<String>,
     /// Slices that are moved about at any time; 0: none
-    #[arg(long, default_value_t = 32, value_name = "SLICES")]
+    #[arg(long, default_value_t = 8, value_name = "SLICES")]
     pub storm: usize,
     /// The system under test.
     #[command(flatten)]
