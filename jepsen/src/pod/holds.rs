@@ -19,6 +19,9 @@
 //! * An interval of no length in which no check passed proves nothing and is left out. A process that wakes from a long
 //!   pause takes in what arrived meanwhile: it writes `begin` for what an old answer gives it, under
 //!   a lease that ran out in the pause, and `end` when it sees that.
+//! * A process may also be stopped just before it writes the `begin`, and write it when its lease
+//!   has long run out. Where only probes count and none passed, nothing is certain: there is no
+//!   interval.
 //! * A check that passed is a fact, whatever was written: an interval never ends before it.
 //!
 //! Probes are asked at most a period apart while the process runs, so the end of an interval by
@@ -295,17 +298,17 @@ impl<'a> Reader<'a> {
 
     fn close(&mut self, tenure: Tenure, open: &Open, at_ns: u64) {
         let in_time = self.deadline_ns().is_some_and(|deadline| at_ns <= deadline);
-        if !in_time && open.passed_ns.is_none() {
-            return;
-        }
-        let passed = open.passed_ns.unwrap_or(open.begin_ns);
-        self.closed.push(Closed {
+        let end_ns = match in_time {
+            true => Some(at_ns).max(open.passed_ns),
+            false => open.passed_ns,
+        };
+        self.closed.extend(end_ns.map(|end_ns| Closed {
             tenure,
             begin_ns: open.begin_ns,
-            end_ns: if in_time { at_ns.max(passed) } else { passed },
+            end_ns,
             frozen_ns: open.frozen_ns,
             passing: false,
-        });
+        }));
     }
 
     fn finish(mut self, round_ns: u64, witness: &mut Witness) {
