@@ -8,6 +8,7 @@ use futures::future::{BoxFuture, join_all};
 use leasehold_faults::Effect;
 use leasehold_proto::SessionId;
 use leasehold_proto::target::{Consistency, Mode, TargetChange};
+use leasehold_proto::wire::listing::{ClusterStatus, MemberRole};
 use leasehold_proto::wire::pb;
 use leasehold_proto::wire::status::Refusal;
 use rand::rngs::SmallRng;
@@ -17,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use tonic::Status;
 use tonic::transport::Endpoint;
 
-use super::admin::{Admin, Slices, said, session_at};
+use super::admin::{Admin, Node, Slices, said, session_at};
 use super::{Options, TARGET, layout};
 use crate::nemesis::ClusterControl;
 use crate::rpc;
@@ -53,18 +54,39 @@ impl<'a> Operator<'a> {
         found.with_context(|| format!("there is no host {name}"))
     }
 
+    /// Asks whoever leads; who leads may change meanwhile.
     async fn transfer(&self, to: Option<&str>) -> Result<Effect> {
         let admin = self.admin()?;
-        let (leader, status) = admin.leader().await.context("no leader is known")?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let asked = match admin.leader().await {
+                Some((leader, status)) => self.ask_to_transfer(&leader, &status, to).await?,
+                None => Effect::skipped("no leader is known"),
+            };
+            if asked == Effect::Done || Instant::now() >= until {
+                return Ok(asked);
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn ask_to_transfer(
+        &self,
+        leader: &Node,
+        status: &ClusterStatus,
+        to: Option<&str>,
+    ) -> Result<Effect> {
         let own = layout::node_id(&leader.host)?;
         let node = match to {
             Some(host) => layout::node_id(host)?,
             None => {
-                let voters: Vec<u64> = status.members.iter().map(|member| member.node).collect();
-                let others: Vec<u64> = voters.into_iter().filter(|node| *node != own).collect();
+                let members = status.members.iter();
+                let voters = members.filter(|member| member.role == MemberRole::Voter);
+                let voters = voters.map(|member| member.node);
+                let others: Vec<u64> = voters.filter(|node| *node != own).collect();
                 match others.choose(&mut rand::rng()) {
                     Some(node) => *node,
-                    None => return Ok(Effect::skipped("there is one member")),
+                    None => return Ok(Effect::skipped("there is one voter")),
                 }
             }
         };
@@ -87,7 +109,7 @@ impl<'a> Operator<'a> {
         let voters = status
             .members
             .iter()
-            .filter(|member| member.role == leasehold_proto::wire::listing::MemberRole::Voter);
+            .filter(|member| member.role == MemberRole::Voter);
         Ok(voters.map(|member| format!("a{}", member.node)).collect())
     }
 
