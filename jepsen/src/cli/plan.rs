@@ -46,6 +46,8 @@ impl Planned {
 /// How much a suite tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
+    /// Each workload under a kill and a partition.
+    Smoke,
     /// Each group of faults with each workload, many at once.
     Short,
     /// Each group of faults with each workload, few at once.
@@ -171,6 +173,7 @@ fn kept_modes() -> Vec<String> {
 pub fn suite(size: Size, seed: u64) -> Vec<Planned> {
     let mut random = SmallRng::seed_from_u64(seed);
     let (nemeses, mixed) = match size {
+        Size::Smoke => (owned(&["kill", "partition"]), 2),
         Size::Short => (kept_groups(), 5),
         Size::Usual => (kept_groups(), 3),
         Size::Full => (kept_modes(), 3),
@@ -183,12 +186,14 @@ pub fn suite(size: Size, seed: u64) -> Vec<Planned> {
             ..run
         }));
     }
-    runs.extend(cover(
-        &[owned(BEYOND.0)],
-        &owned(BEYOND.1),
-        1,
-        random.random(),
-    ));
+    if size != Size::Smoke {
+        runs.extend(cover(
+            &[owned(BEYOND.0)],
+            &owned(BEYOND.1),
+            1,
+            random.random(),
+        ));
+    }
     for (workload, nemeses, options, checker) in CONTROLS {
         runs.push(Planned {
             workloads: owned(&[workload]),

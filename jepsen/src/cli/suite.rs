@@ -25,6 +25,10 @@ const TICK: Duration = Duration::from_millis(200);
 /// Options of `test-all`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
+    /// What continuous integration runs: every workload under a kill and a partition, and the
+    /// runs that must fail
+    #[arg(long, conflicts_with_all = ["full", "short"])]
+    pub smoke: bool,
     /// A part: every workload, every group of faults once, several at a time
     #[arg(long, conflicts_with = "full")]
     pub short: bool,
@@ -57,9 +61,10 @@ pub struct Args {
 impl Args {
     /// How many modes or groups of faults one run mixes.
     fn size(&self) -> plan::Size {
-        match (self.short, self.full) {
-            (true, _) => plan::Size::Short,
-            (_, true) => plan::Size::Full,
+        match (self.smoke, self.short, self.full) {
+            (true, _, _) => plan::Size::Smoke,
+            (_, true, _) => plan::Size::Short,
+            (_, _, true) => plan::Size::Full,
             _ => plan::Size::Usual,
         }
     }
