@@ -28,6 +28,10 @@ impl System for Etcd {
         (1..=3).map(host).collect()
     }
 
+    fn core(&self) -> &str {
+        "server"
+    }
+
     fn launch(&self, host: &Host, all: &[Host]) -> anyhow::Result<Launch> {
         let cluster: Vec<String> = all
             .iter()
