@@ -141,7 +141,8 @@ impl LeaseholdClient {
     /// between proof and effect.
     fn linger_ms(&self) -> u32 {
         match self.workload.as_str() {
-            "fenced" | "election" => rand::random_range(0..=LINGER_MS),
+            "fenced" => rand::random_range(LINGER_MS..=LINGER_MS * 2),
+            "election" => rand::random_range(0..=LINGER_MS),
             _ if rand::random_range(0..8) == 0 => rand::random_range(0..=5),
             _ => 0,
         }
