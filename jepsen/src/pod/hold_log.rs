@@ -1,7 +1,7 @@
 //! What a pod could serve when, written down in true time as it happens.
 //!
 //! Two witnesses write here. The Slicelet's own ownership events say what it *believes*, stamped
-//! in the callback; the [prober](super::prober) says what it *does*: a guard that was asked for
+//! in the callback; the prober says what it *does*: a guard that was asked for
 //! and given is a fact. Each line is one `write`, so a kill leaves whole lines and perhaps one torn
 //! one. `T` is true time, `B` the lease clock as the process believes it, slices are their first
 //! and last key in hexadecimal:
