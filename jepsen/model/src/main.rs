@@ -12,7 +12,14 @@ use leasehold_figures::{Goal, Report as Figures};
 use leasehold_model::bounds::Bounds;
 use leasehold_model::search::{Options, Report, explore};
 use leasehold_model::world::SIGHTS;
+#[cfg(leasehold_mutants)]
+use leasehold_model::worlds::TRAPS;
 use leasehold_model::worlds::{WORLDS, find};
+
+/// States of each trap that are searched without a planted bug: as many as the bug that is hardest
+/// to find needs.
+#[cfg(leasehold_mutants)]
+const BASELINE_STATES: usize = 600_000;
 
 #[derive(Parser)]
 #[command(
@@ -228,6 +235,20 @@ fn mutants(args: &Mutants) -> anyhow::Result<ExitCode> {
         ),
         None => None,
     };
+    // A world that breaks by itself would show everything. The others are searched by `check`.
+    for bounds in TRAPS {
+        let options = Options {
+            max_states: BASELINE_STATES,
+            ..Options::default()
+        };
+        if let Some(broken) = explore(bounds, options).broken {
+            eprintln!(
+                "{} breaks although nothing is planted: {}",
+                bounds.name, broken.what
+            );
+            return Ok(ExitCode::from(1));
+        }
+    }
     let mut survived = Vec::new();
     for (mutant, _) in MUTANTS {
         if !args.mutants.is_empty() && !args.mutants.iter().any(|name| name == mutant) {

@@ -128,11 +128,23 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Worlds without a planted bug that must be clean first.
+#[cfg(leasehold_mutants)]
+const BASELINE: u64 = 6;
+
 #[cfg(leasehold_mutants)]
 fn mutants(args: &Mutants) -> ExitCode {
     use crate::mutants::{MUTANTS, catch_with};
     let wanted = |name: &str| args.only.as_deref().is_none_or(|only| only == name);
     let chosen: Vec<_> = MUTANTS.iter().filter(|(name, _)| wanted(name)).collect();
+    // Worlds that break by themselves would notice everything.
+    if let Some(broken) = catch_with("", BASELINE, args.kind.options(false)) {
+        eprintln!(
+            "world {} breaks although nothing is planted: {}: {}",
+            broken.seed, broken.invariant, broken.why
+        );
+        return ExitCode::from(2);
+    }
     let mut caught = 0;
     for (name, rule) in &chosen {
         let began = std::time::Instant::now();
