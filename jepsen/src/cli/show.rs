@@ -7,6 +7,7 @@ use leasehold_checkers::{Outcome, Verdict};
 use leasehold_figures::{Goal, Report};
 
 use super::options::short;
+use crate::runner::judge::NOT_PROMISED;
 use crate::runner::{Finished, HANDOFFS};
 
 /// Findings of one checker that are shown; the report has all.
@@ -86,9 +87,14 @@ pub struct Sums {
     pub unknown: u64,
     /// Handoffs, where they were counted.
     pub handoffs: Option<u64>,
-    /// Overlaps of owners found, in runs that must be valid; `None` if nothing was looked at.
+    /// Overlaps of owners found, in runs that must be valid and where one owner is promised;
+    /// `None` if nothing was looked at.
     pub overlaps: Option<u64>,
-    /// Findings of the linearizability checkers in runs that must be valid.
+    /// Overlaps of owners found where faults broke what one owner rests on; `None` if there were
+    /// no such runs with overlaps.
+    pub overlaps_beyond: Option<u64>,
+    /// Findings of the linearizability checkers in runs that must be valid and where it is
+    /// promised.
     pub linearizability: Option<u64>,
 }
 
@@ -106,6 +112,13 @@ impl Sums {
                 *self.handoffs.get_or_insert(0) += count.unwrap_or(0);
             }
             if !finished.test.expect_valid {
+                continue;
+            }
+            // Excused by the judge: told of their own, never among what must be zero.
+            if outcome.stats.contains_key(NOT_PROMISED) {
+                if name == "overlap" {
+                    *self.overlaps_beyond.get_or_insert(0) += invalid(outcome);
+                }
                 continue;
             }
             match name {
@@ -165,6 +178,15 @@ impl Sums {
             zero,
             why,
         );
+        let count = number(self.overlaps_beyond);
+        let why = "no faults beyond the assumptions led to an overlap";
+        report.maybe(
+            "overlaps_beyond_assumptions",
+            count,
+            "overlaps",
+            Goal::None,
+            why,
+        );
         let why = "no run had a history of registers";
         let count = number(self.linearizability);
         report.maybe("linearizability_violations", count, "violations", zero, why);
@@ -178,4 +200,56 @@ fn invalid(outcome: &Outcome) -> u64 {
         .get("invalid_findings")
         .and_then(|n| n.as_u64());
     counted.unwrap_or(u64::from(outcome.verdict == Verdict::Invalid))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use leasehold_checkers::Finding;
+    use leasehold_checkers::run::Test;
+
+    use super::*;
+
+    fn run(outcomes: Vec<Outcome>) -> Finished {
+        let test = Test {
+            name: "toy".into(),
+            workload: "toy".into(),
+            nemeses: Vec::new(),
+            seed: 1,
+            time_limit_s: 1,
+            hosts: Vec::new(),
+            network: "none".into(),
+            command: String::new(),
+            revision: None,
+            kernel: String::new(),
+            begun_unix_s: 0,
+            mutant: None,
+            expect_valid: true,
+            options: BTreeMap::new(),
+        };
+        Finished {
+            dir: "toy".into(),
+            results: crate::runner::judge::results(&test, outcomes),
+            test,
+        }
+    }
+
+    #[test]
+    fn overlaps_beyond_what_is_promised_are_a_figure_of_their_own() {
+        let mut found = Outcome::valid("overlap");
+        found.invalid(Finding::new("one"));
+        found.invalid(Finding::new("two"));
+        let mut excused = found.clone();
+        excused.verdict = Verdict::Valid;
+        excused.count(NOT_PROMISED, true);
+        let mut stale = excused.clone();
+        stale.checker = "version_order".into();
+        let mut sums = Sums::default();
+        sums.add(&run(vec![excused, stale]));
+        assert_eq!((sums.overlaps, sums.overlaps_beyond), (None, Some(2)));
+        assert_eq!(sums.linearizability, None);
+        sums.add(&run(vec![found]));
+        assert_eq!((sums.overlaps, sums.overlaps_beyond), (Some(2), Some(2)));
+    }
 }

@@ -67,7 +67,8 @@ pub fn judge<'a>(
         holds: &holds,
     };
     outcomes.extend(always(run, test, &whole));
-    if !nemesis::keeps_promises(&test.nemeses) {
+    // A positive control is there to show what happens beyond the assumptions.
+    if test.expect_valid && !nemesis::keeps_promises(&test.nemeses) {
         outcomes.iter_mut().for_each(not_promised);
     }
     Ok(results(test, outcomes))
@@ -76,13 +77,22 @@ pub fn judge<'a>(
 /// What rests on the time of leases, or on the mode, and is not promised where faults break those.
 const BY_TIME: &[&str] = &["overlap", "epoch_order", "linearizable", "version_order"];
 
-/// Keeps what a checker found, but does not count it: the run's faults break what this promise
-/// assumes.
+/// The count that marks an outcome whose violations are beyond what is promised: the run's faults
+/// break what the promise assumes.
+pub const NOT_PROMISED: &str = "not promised under these faults";
+
+/// Keeps what a checker found, but does not hold it against the run: its faults break what this
+/// promise assumes. What is not known stays unknown: no assumption that is broken makes it known.
 fn not_promised(outcome: &mut Outcome) {
     let name = outcome.checker.rsplit(": ").next().unwrap_or_default();
-    if outcome.verdict != Verdict::Valid && BY_TIME.contains(&name) {
-        outcome.count("not promised under these faults", true);
-        outcome.verdict = Verdict::Valid;
+    if outcome.verdict == Verdict::Invalid && BY_TIME.contains(&name) {
+        let unknown = outcome.stats.contains_key("unknown_findings");
+        outcome.count(NOT_PROMISED, true);
+        outcome.verdict = if unknown {
+            Verdict::Unknown
+        } else {
+            Verdict::Valid
+        };
     }
 }
 
@@ -336,9 +346,21 @@ mod tests {
         let mut timed = outcome("owner: overlap", Verdict::Invalid);
         not_promised(&mut timed);
         assert_eq!(timed.verdict, Verdict::Valid);
-        assert!(!timed.stats.is_empty());
+        assert!(timed.stats.contains_key(NOT_PROMISED));
         let mut fenced = outcome("fenced_register", Verdict::Invalid);
         not_promised(&mut fenced);
         assert_eq!(fenced.verdict, Verdict::Invalid);
+    }
+
+    #[test]
+    fn what_is_unknown_stays_unknown_whatever_the_faults() {
+        let mut timed = outcome("overlap", Verdict::Unknown);
+        not_promised(&mut timed);
+        assert_eq!(timed, outcome("overlap", Verdict::Unknown));
+        let mut both = Outcome::valid("overlap");
+        both.unknown(Finding::new("a hold makes no sense"));
+        both.invalid(Finding::new("two held a slice"));
+        not_promised(&mut both);
+        assert_eq!(both.verdict, Verdict::Unknown);
     }
 }
