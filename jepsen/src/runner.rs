@@ -408,6 +408,10 @@ impl Run<'_> {
             let mut outcome = Outcome::valid(HANDOFFS);
             outcome.count("handoffs", count);
             outcome.count("holds", witness.holds.len());
+            for host in &witness.silent {
+                let what = format!("{host} left no log of what it held");
+                outcome.unknown(Finding::new(what));
+            }
             self.observed.push(outcome);
             self.notes.say(&format!("{count} handoffs"));
         }
@@ -415,7 +419,7 @@ impl Run<'_> {
     }
 }
 
-/// The outcome whose `handoffs` counts them.
+/// The outcome whose `handoffs` counts them; only a system that tells who held what has it.
 pub const HANDOFFS: &str = "handoffs";
 
 fn is_valid(outcome: &Outcome) -> bool {

@@ -90,8 +90,11 @@ pub struct Witness {
     pub holds: Vec<Hold>,
     /// How their clocks stood.
     pub clocks: Vec<ClockSample>,
-    /// How often ownership moved, if it is known.
+    /// How often ownership moved, if it is known. A system that knows it must also have told who
+    /// held what: a run of it without holds is unknown.
     pub handoffs: Option<u64>,
+    /// Hosts that should have told and left nothing at all: what they held nobody knows.
+    pub silent: Vec<String>,
 }
 
 /// A service that the harness can start, talk to and judge.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::system::{Client, Completion, Host, HostSpec, Invocation, Launch, System};
+use crate::system::{Client, Completion, Host, HostSpec, Invocation, Launch, System, Witness};
 use crate::workload::{Evidence, Workload};
 
 /// How the register misbehaves.
@@ -38,6 +38,7 @@ pub struct Toy {
     manner: Manner,
     hosts: Vec<HostSpec>,
     always_ready: bool,
+    witness: Witness,
 }
 
 impl Toy {
@@ -58,6 +59,7 @@ impl Toy {
             manner,
             hosts: Vec::new(),
             always_ready: false,
+            witness: Witness::default(),
         }
     }
 
@@ -70,6 +72,7 @@ impl Toy {
             manner: Manner::Correct,
             hosts: Vec::new(),
             always_ready: false,
+            witness: Witness::default(),
         }
     }
 
@@ -79,6 +82,12 @@ impl Toy {
             always_ready: true,
             ..Self::nowhere()
         }
+    }
+
+    /// Tells this of who held what; else it is a system that tells nothing.
+    pub fn telling(mut self, witness: Witness) -> Self {
+        self.witness = witness;
+        self
     }
 
     /// With processes beside it that do nothing; one called `short…` soon ends by itself.
@@ -193,6 +202,10 @@ impl System for Toy {
 
     fn who_is<'a>(&'a self, _part: &'a str, _all: &'a [Host]) -> BoxFuture<'a, Vec<String>> {
         async { Vec::new() }.boxed()
+    }
+
+    fn witness(&self, _all: &[Host], _origin_ns: u64) -> anyhow::Result<Witness> {
+        Ok(self.witness.clone())
     }
 }
 

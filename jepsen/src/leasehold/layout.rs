@@ -91,6 +91,23 @@ pub fn hold_log(host: &Host) -> PathBuf {
     host.log_dir.join("holds")
 }
 
+/// Whether any incarnation of a pod has begun a hold log: each does so before it serves.
+///
+/// # Errors
+///
+/// The directory cannot be read.
+pub fn has_hold_log(host: &Host) -> std::io::Result<bool> {
+    let log = hold_log(host);
+    let name = log.file_name().unwrap_or_default().to_string_lossy();
+    let prefix = format!("{name}-");
+    for entry in std::fs::read_dir(&host.log_dir)? {
+        if entry?.file_name().to_string_lossy().starts_with(&prefix) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// How to start the process of a host.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ use leasehold_checkers::logs::Log;
 use leasehold_checkers::run::{Fault, Hold, Results, Test};
 use leasehold_checkers::{self as checkers, History, Outcome, Verdict};
 
+use super::HANDOFFS;
 use super::load::Share;
 use super::place::CLIENT;
 use crate::nemesis;
@@ -66,7 +67,8 @@ pub fn judge<'a>(
         faults: &faults,
         holds: &holds,
     };
-    outcomes.extend(always(run, test, &whole));
+    let tells = outcomes.iter().any(|outcome| outcome.checker == HANDOFFS);
+    outcomes.extend(always(run, test, &whole, tells));
     // A positive control is there to show what happens beyond the assumptions.
     if test.expect_valid && !nemesis::keeps_promises(&test.nemeses) {
         outcomes.iter_mut().for_each(not_promised);
@@ -170,8 +172,9 @@ fn in_whole_history(outcome: &mut Outcome, indices: &[u64]) {
     }
 }
 
-/// What the harness judges in every run, whatever the workload.
-fn always(run: &RunDir, test: &Test, evidence: &Evidence<'_>) -> Vec<Outcome> {
+/// What the harness judges in every run, whatever the workload; `tells`: the system is one whose
+/// processes tell what they held, so that no holds are no evidence and not a reason to look away.
+fn always(run: &RunDir, test: &Test, evidence: &Evidence<'_>, tells: bool) -> Vec<Outcome> {
     let required = Required {
         faults: required(&test.nemeses),
         ..Required::default()
@@ -188,7 +191,7 @@ fn always(run: &RunDir, test: &Test, evidence: &Evidence<'_>) -> Vec<Outcome> {
         let allowed = allowed(evidence.faults);
         outcomes.push(checkers::logs::check(&logs, &allowed));
     }
-    if !evidence.holds.is_empty() {
+    if tells || !evidence.holds.is_empty() {
         outcomes.push(checkers::overlap::check(evidence.holds));
     }
     outcomes

@@ -2,6 +2,7 @@ use leasehold_checkers::{Kind as Line, Op};
 
 use super::*;
 use crate::store::{finished, read_lines};
+use crate::system::Witness;
 use crate::toy::{Manner, Toy, ToyWorkload};
 
 /// A run of the toy, without privileges and without faults.
@@ -70,6 +71,31 @@ fn a_register_that_loses_acknowledged_writes_is_invalid() {
     assert_eq!(done.results.verdict, Verdict::Invalid);
     assert_eq!(verdict_of(&done, "toy"), Verdict::Invalid);
     assert_eq!(done.exit_code(), 1);
+}
+
+#[test]
+fn no_holds_are_unknown_where_the_system_tells_and_not_asked_for_where_it_does_not() {
+    let store = tempfile::tempdir().unwrap();
+    let telling = |witness| {
+        let toy = Toy::serve(Manner::Correct).telling(witness);
+        run_toy(&plan(store.path()), toy)
+    };
+    let tells = || Witness {
+        handoffs: Some(0),
+        ..Witness::default()
+    };
+    let done = telling(tells());
+    assert_eq!(verdict_of(&done, "overlap"), Verdict::Unknown);
+    assert_eq!(verdict_of(&done, HANDOFFS), Verdict::Valid);
+    assert_eq!(done.exit_code(), 2);
+    let silent = Witness {
+        silent: vec!["p2".into()],
+        ..tells()
+    };
+    assert_eq!(verdict_of(&telling(silent), HANDOFFS), Verdict::Unknown);
+    let (_store, done) = of(Manner::Correct);
+    let mut checkers = done.results.outcomes.iter().map(|o| o.checker.as_str());
+    assert!(!checkers.any(|checker| checker == "overlap"));
 }
 
 #[test]
