@@ -241,6 +241,7 @@ impl System for Leasehold {
             witness.holds.extend(own.holds);
             witness.clocks.extend(own.clocks);
             *handoffs.get_or_insert(0) += own.handoffs;
+            witness.trimmed.merge(&own.trimmed);
         }
         witness
             .holds

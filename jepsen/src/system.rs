@@ -95,6 +95,41 @@ pub struct Witness {
     pub handoffs: Option<u64>,
     /// Hosts that should have told and left nothing at all: what they held nobody knows.
     pub silent: Vec<String>,
+    /// What `holds` leaves out because it is not certain.
+    pub trimmed: Trimmed,
+}
+
+/// How much of the time in which a process may have served is missing from its
+/// [holds](Witness::holds): an overlap within that time cannot be found.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Trimmed {
+    /// Holds whose end was not taken from what the process said, but from the last check that
+    /// passed: it said so after its deadline, or its clock is not to be believed.
+    pub holds_by_probe_only: u64,
+    /// Holds left out: nothing shows that anything was served.
+    pub holds_dropped: u64,
+    /// The longest time between the last check that passed and the end of what was possible by
+    /// the process's word, or its deadline where its clock is to be believed. In milliseconds.
+    pub trim_ms_max: f64,
+}
+
+impl Trimmed {
+    /// Counts one that is kept or not, certain until one time and possible until another.
+    pub fn add(&mut self, kept: bool, certain_ns: u64, possible_ns: u64) {
+        match kept {
+            true => self.holds_by_probe_only += 1,
+            false => self.holds_dropped += 1,
+        }
+        let trim_ms = possible_ns.saturating_sub(certain_ns) as f64 / 1e6;
+        self.trim_ms_max = self.trim_ms_max.max(trim_ms);
+    }
+
+    /// Adds what another counted.
+    pub fn merge(&mut self, other: &Self) {
+        self.holds_by_probe_only += other.holds_by_probe_only;
+        self.holds_dropped += other.holds_dropped;
+        self.trim_ms_max = self.trim_ms_max.max(other.trim_ms_max);
+    }
 }
 
 /// A service that the harness can start, talk to and judge.

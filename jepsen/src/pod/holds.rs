@@ -13,8 +13,8 @@
 //!   another has the slice. That its lease had run out by then is seen from the last `lease` line.
 //!   Then only probes count: the interval ends when the last check that passed was asked. (So it
 //!   does if the process ignores its deadline: it serves, and every probe says so.)
-//! * The deadline is in the process's own lease clock. Where that clock no longer agrees with true
-//!   time as it did at the start, deadlines say nothing, and only probes count.
+//! * The deadline is in the process's own lease clock. Where that clock has run at a rate that it
+//!   must not have ([`Agreement`]), deadlines say nothing, and only probes count.
 //! * A process that was killed served until its last round of probes.
 //! * An interval of no length in which no check passed proves nothing and is left out. A process that wakes from a long
 //!   pause takes in what arrived meanwhile: it writes `begin` for what an old answer gives it, under
@@ -28,17 +28,17 @@
 //! probes is early by one period at most; a pause makes it no earlier, since nothing is served in
 //! a pause.
 
+mod agreement;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use leasehold_checkers::run::{ClockSample, Hold};
 
+use self::agreement::Agreement;
 use super::hold_log::ALIVE;
-
-/// By how much the lease clock may leave true time before its deadlines are not believed: reading
-/// two clocks one after the other takes this long on a busy machine.
-const AGREEMENT_NS: u64 = 1_000_000;
+use crate::system::Trimmed;
 
 /// All that the logs of one pod say.
 #[derive(Debug, Default)]
@@ -49,6 +49,8 @@ pub struct Witness {
     pub clocks: Vec<ClockSample>,
     /// Handoffs that it received.
     pub handoffs: u64,
+    /// What the intervals leave out, though the log does not exclude that it was served.
+    pub trimmed: Trimmed,
 }
 
 /// Reads every incarnation's log at `path`, as [`HoldLog::create`](super::hold_log::HoldLog::create)
@@ -153,14 +155,13 @@ struct Reader<'a> {
     pod: &'a str,
     origin_ns: u64,
     incarnation: u64,
-    /// Lease clock minus true time, at first and now.
-    offsets: Option<(i64, i64)>,
-    skewed: bool,
+    lease_clock: Option<Agreement>,
     /// Until when checks pass, by the lease clock.
     until_ns: u64,
     open: BTreeMap<Tenure, Open>,
     closed: Vec<Closed>,
     clocks: Vec<ClockSample>,
+    trimmed: Trimmed,
 }
 
 impl<'a> Reader<'a> {
@@ -169,12 +170,12 @@ impl<'a> Reader<'a> {
             pod,
             origin_ns,
             incarnation: 0,
-            offsets: None,
-            skewed: false,
+            lease_clock: None,
             until_ns: 0,
             open: BTreeMap::new(),
             closed: Vec::new(),
             clocks: Vec::new(),
+            trimmed: Trimmed::default(),
         }
     }
 
@@ -220,19 +221,18 @@ impl<'a> Reader<'a> {
     }
 
     fn clock(&mut self, at_ns: u64, believed_ns: u64) {
-        let offset = believed_ns.wrapping_sub(at_ns).cast_signed();
-        let (first, _) = *self.offsets.get_or_insert((offset, offset));
-        self.offsets = Some((first, offset));
-        // For good: what a clock once lost cannot be told from its readings alone.
-        self.skewed |= offset.abs_diff(first) > AGREEMENT_NS;
+        match &mut self.lease_clock {
+            Some(clock) => clock.read(at_ns, believed_ns),
+            None => self.lease_clock = Some(Agreement::new(at_ns, believed_ns)),
+        }
     }
 
     fn sample(&mut self, at_ns: u64, wall_offset_ns: i64) {
-        let (first, now) = self.offsets.unwrap_or_default();
+        let drift_ns = self.lease_clock.as_ref().map_or(0, Agreement::drift_ns);
         self.clocks.push(ClockSample {
             host: self.pod.to_owned(),
             time_ns: at_ns.saturating_sub(self.origin_ns),
-            lease_offset_ns: now.wrapping_sub(first),
+            lease_offset_ns: drift_ns,
             wall_offset_ns,
         });
     }
@@ -289,19 +289,26 @@ impl<'a> Reader<'a> {
 
     /// When the lease runs out in true time; `None` where that cannot be told.
     fn deadline_ns(&self) -> Option<u64> {
-        let (_, offset) = self.offsets.filter(|_| !self.skewed)?;
+        let clock = self.lease_clock.as_ref()?;
         match self.until_ns {
-            u64::MAX => Some(u64::MAX),
-            until => Some(until.wrapping_sub(offset.cast_unsigned())),
+            u64::MAX => clock.agrees().then_some(u64::MAX),
+            until => clock.true_ns(until),
         }
     }
 
     fn close(&mut self, tenure: Tenure, open: &Open, at_ns: u64) {
-        let in_time = self.deadline_ns().is_some_and(|deadline| at_ns <= deadline);
+        let deadline_ns = self.deadline_ns();
+        let in_time = deadline_ns.is_some_and(|deadline| at_ns <= deadline);
         let end_ns = match in_time {
             true => Some(at_ns).max(open.passed_ns),
             false => open.passed_ns,
         };
+        if !in_time {
+            // Beyond its deadline nothing is served, unless the probes say so.
+            let possible_ns = at_ns.min(deadline_ns.unwrap_or(u64::MAX));
+            let from_ns = open.passed_ns.unwrap_or(open.begin_ns);
+            self.trimmed.add(end_ns.is_some(), from_ns, possible_ns);
+        }
         self.closed.extend(end_ns.map(|end_ns| Closed {
             tenure,
             begin_ns: open.begin_ns,
@@ -314,6 +321,7 @@ impl<'a> Reader<'a> {
     fn finish(mut self, round_ns: u64, witness: &mut Witness) {
         for (tenure, open) in std::mem::take(&mut self.open) {
             let Some(passed_ns) = open.passed_ns else {
+                self.trimmed.add(false, open.begin_ns, open.begin_ns);
                 continue;
             };
             self.closed.push(Closed {
@@ -329,6 +337,7 @@ impl<'a> Reader<'a> {
         }
         let origin = self.origin_ns;
         witness.clocks.append(&mut self.clocks);
+        witness.trimmed.merge(&self.trimmed);
         witness.holds.extend(self.closed.into_iter().map(|closed| {
             let (first, last, token) = closed.tenure;
             Hold {
@@ -368,169 +377,4 @@ impl<'a> Words<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: u64 = 1_000_000;
-
-    /// Reads a log of these lines, with times in milliseconds; the last round of probes at
-    /// `round_ms`. Lines have `B` for the lease clock, which is 1000 ms ahead of true time.
-    fn holds(lines: &[&str], round_ms: u64) -> Vec<(u64, u64)> {
-        let mut reader = Reader::new("p1", 0);
-        reader.line("log app 0").unwrap();
-        for line in lines {
-            let words: Vec<String> = line.split(' ').map(in_ns).collect();
-            reader.line(&words.join(" ")).unwrap();
-        }
-        let mut witness = Witness::default();
-        reader.finish(round_ms * MS, &mut witness);
-        let mut found: Vec<(u64, u64)> = witness
-            .holds
-            .iter()
-            .map(|hold| (hold.from_ns / MS, hold.to_ns / MS))
-            .collect();
-        found.sort_unstable();
-        found
-    }
-
-    /// `12ms` in nanoseconds, `12B` the same on the lease clock; other words as they are.
-    fn in_ns(word: &str) -> String {
-        let number = |text: &str| text.parse::<u64>().unwrap();
-        match (word.strip_suffix("ms"), word.strip_suffix('B')) {
-            (Some(ms), _) => (number(ms) * MS).to_string(),
-            (_, Some(ms)) => ((number(ms) + 1_000) * MS).to_string(),
-            _ => word.to_owned(),
-        }
-    }
-
-    #[test]
-    fn a_slice_that_is_given_up_in_time_is_held_until_the_end_is_written() {
-        let lines = [
-            "lease 0ms 0B 100B",
-            "begin 10ms 10B 0 f 7",
-            "pass 11ms 0 f 7",
-            "freeze 50ms 50B 0 f 7",
-            "stop 51ms 0 f 7 49ms",
-            "end 60ms 60B 0 f 7",
-        ];
-        assert_eq!(holds(&lines, 90), [(10, 60)]);
-    }
-
-    #[test]
-    fn a_tenure_between_two_probes_is_not_missed() {
-        let lines = [
-            "lease 0ms 0B 100B",
-            "begin 10ms 10B 0 f 7",
-            "end 11ms 11B 0 f 7",
-        ];
-        assert_eq!(holds(&lines, 90), [(10, 11)]);
-    }
-
-    #[test]
-    fn what_a_paused_process_writes_late_counts_for_nothing() {
-        // Paused from 51 to 400; the deadline was at 100.
-        let lines = [
-            "lease 0ms 0B 100B",
-            "begin 10ms 10B 0 f 7",
-            "pass 11ms 0 f 7",
-            "end 400ms 400B 0 f 7 50ms",
-        ];
-        assert_eq!(holds(&lines, 410), [(10, 50)]);
-    }
-
-    #[test]
-    fn what_an_old_answer_gives_a_process_that_wakes_counts_for_nothing() {
-        // Paused from 51 to 400; an answer of before the pause moves the deadline to 120.
-        let lines = [
-            "lease 0ms 0B 100B",
-            "begin 10ms 10B 0 f 7",
-            "pass 11ms 0 f 7",
-            "end 400ms 400B 0 f 7 50ms",
-            "begin 400ms 400B 0 f 7",
-            "lease 400ms 400B 120B",
-            "end 401ms 401B 0 f 7",
-        ];
-        assert_eq!(holds(&lines, 410), [(10, 50)]);
-    }
-
-    #[test]
-    fn a_lapse_ends_one_interval_and_the_next_renewal_begins_another() {
-        let lines = [
-            "lease 0ms 0B 100B",
-            "begin 10ms 10B 0 f 7",
-            "pass 11ms 0 f 7",
-            "stop 101ms 0 f 7 99ms",
-            "end 300ms 300B 0 f 7",
-            "begin 300ms 300B 0 f 7",
-            "lease 300ms 300B 500B",
-            "pass 301ms 0 f 7",
-        ];
-        assert_eq!(holds(&lines, 320), [(10, 99), (300, 320)]);
-    }
-
-    #[test]
-    fn a_process_that_serves_beyond_its_deadline_is_taken_at_its_word() {
-        let lines = [
-            "lease 0ms 0B 100B",
-            "begin 10ms 10B 0 f 7",
-            "pass 11ms 0 f 7",
-            "end 300ms 300B 0 f 7 299ms",
-            "pass 301ms 0 f 7",
-            "stop 351ms 0 f 7 350ms",
-        ];
-        assert_eq!(holds(&lines, 400), [(10, 350)]);
-    }
-
-    #[test]
-    fn a_clock_that_has_left_true_time_is_not_believed() {
-        // The lease clock stands still; by it the lease never runs out.
-        let lines = [
-            "lease 0ms 0B 100B",
-            "begin 10ms 10B 0 f 7",
-            "pass 11ms 0 f 7",
-            "clock 200ms 50B 0",
-            "end 300ms 50B 0 f 7 120ms",
-        ];
-        assert_eq!(holds(&lines, 310), [(10, 120)]);
-    }
-
-    #[test]
-    fn a_killed_process_served_until_its_last_round_of_probes() {
-        let lines = [
-            "lease 0ms 0B 100B",
-            "begin 10ms 10B 0 7 7",
-            "begin 20ms 20B 8 f 8",
-            "pass 21ms 0 7 7",
-        ];
-        assert_eq!(holds(&lines, 60), [(10, 60)]);
-    }
-
-    #[test]
-    fn a_guard_that_verifies_after_the_end_is_evidence() {
-        let lines = [
-            "lease 0ms 0B 100B",
-            "begin 10ms 10B 0 f 7",
-            "end 30ms 30B 0 f 7",
-            "late 45ms 0 f 7",
-        ];
-        assert_eq!(holds(&lines, 90), [(10, 45)]);
-    }
-
-    #[test]
-    fn without_a_lease_everything_is_held_until_the_end() {
-        let lines = [
-            "lease 0ms 0B 18446744073709551615",
-            "begin 10ms 10B 0 f 7",
-            "pass 11ms 0 f 7",
-            "end 900ms 900B 0 f 7 899ms",
-        ];
-        assert_eq!(holds(&lines, 910), [(10, 900)]);
-    }
-
-    #[test]
-    fn a_line_that_cannot_be_understood_is_an_error() {
-        let mut reader = Reader::new("p1", 0);
-        assert!(reader.line("begin 10").is_err());
-        assert!(reader.line("hum 10").is_err());
-    }
-}
+mod tests;
