@@ -20,8 +20,8 @@ use crate::{pod, register};
 
 /// Attacks a cluster of real processes and judges what its clients saw.
 ///
-/// Exit codes: 0 valid, or invalid where that is expected; 1 not so; 2 unknown, which is never a
-/// pass; 3 the harness failed, and there is no verdict.
+/// Exit codes: 0 valid, or invalid where that is expected; 1 not so, or a figure missed its goal;
+/// 2 unknown, which is never a pass; 3 the harness failed, and there is no verdict.
 #[derive(Debug, Parser)]
 #[command(name = "leasehold-jepsen", version)]
 struct Cli {

@@ -481,7 +481,7 @@ fn describe(plan: &Plan, shares: &[Share]) -> Test {
         hosts: Vec::new(),
         network: plan.network.to_string(),
         command: command_line(),
-        revision: revision(),
+        revision: revision().map(str::to_owned),
         kernel: kernel.trim().to_owned(),
         begun_unix_s: begun.map(|time| time.as_secs()).unwrap_or(0),
         mutant: plan.mutant.clone(),
@@ -509,16 +509,10 @@ fn command_line() -> String {
         .join(" ")
 }
 
-/// The revision of the sources that the harness is run among, if they are a git clone.
-fn revision() -> Option<String> {
-    let output = std::process::Command::new("git")
-        .args(["describe", "--always", "--dirty", "--abbrev=12"])
-        .stderr(std::process::Stdio::null())
-        .output()
-        .ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let text = text.trim();
-    (output.status.success() && !text.is_empty()).then(|| text.to_owned())
+/// The revision of the sources that this program was built from, if it was built in a git clone;
+/// it ends in `-dirty` if they were not all committed.
+pub fn revision() -> Option<&'static str> {
+    option_env!("LEASEHOLD_REVISION")
 }
 
 #[cfg(test)]

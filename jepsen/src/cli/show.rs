@@ -193,6 +193,15 @@ impl Sums {
     }
 }
 
+/// The exit code of a command with these figures: one that would succeed but for a missed goal
+/// fails.
+pub fn goals_met(code: u8, report: &Report) -> u8 {
+    match code {
+        0 if !report.all_met() => 1,
+        code => code,
+    }
+}
+
 /// How many violations a checker counted.
 fn invalid(outcome: &Outcome) -> u64 {
     let counted = outcome
@@ -233,6 +242,16 @@ mod tests {
             results: crate::runner::judge::results(&test, outcomes),
             test,
         }
+    }
+
+    #[test]
+    fn a_missed_goal_fails_a_command_that_would_succeed() {
+        let mut report = Report::new("toy", Path::new("."));
+        report.figure("runs_unknown", 0.0, "runs", Goal::AtMost(0.0));
+        assert_eq!(goals_met(0, &report), 0);
+        report.figure("real_handoffs", 1.0, "handoffs", Goal::AtLeast(2.0));
+        assert_eq!(goals_met(0, &report), 1);
+        assert_eq!(goals_met(2, &report), 2);
     }
 
     #[test]

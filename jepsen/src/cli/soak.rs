@@ -93,5 +93,5 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     if let Some(path) = &args.run.json {
         report.write(path)?;
     }
-    Ok(finished.exit_code())
+    Ok(show::goals_met(finished.exit_code(), &report))
 }

@@ -5,16 +5,16 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use leasehold_figures::{Goal, Report};
 
 use super::options::RunArgs;
 use super::plan::{self, Planned, Promise};
-use super::show::{Sums, summary};
-use crate::runner::{Finished, interrupt};
+use super::show::{Sums, goals_met, summary};
+use crate::runner::{self, Finished, interrupt};
 use crate::store::finished;
 
 /// What a run takes beyond its time limit: starting, recovering, stopping, judging.
@@ -41,7 +41,8 @@ pub struct Args {
     /// Runs at the same time
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub parallel: usize,
-    /// Leave out runs of the same plan that are in the store with a result
+    /// Leave out runs of the same plan that are in the store with a result, made by a program of
+    /// the same revision, all of it committed
     #[arg(long)]
     pub resume: bool,
     /// Only show the plan
@@ -139,6 +140,10 @@ struct Running {
     run: Planned,
     child: Child,
     command: String,
+    /// When it was started, in seconds since 1970: what began before is not of it.
+    started_unix_s: u64,
+    /// The newest run of this name before it.
+    before: Option<PathBuf>,
 }
 
 /// Ends a run in order, as Ctrl-C does, which it may have had already.
@@ -147,6 +152,21 @@ fn interrupt_child(one: &Running) {
         // SAFETY: no requirement; our own child, not yet reaped, so that the id is still its own.
         unsafe { libc::kill(pid, libc::SIGTERM) };
     }
+}
+
+/// The results of a run whose process ended as they say; else nobody knows what they are worth.
+fn agreed(finished: Finished, status: ExitStatus) -> Result<Finished, String> {
+    if status.code() == Some(i32::from(finished.exit_code())) {
+        return Ok(finished);
+    }
+    let said = summary(&finished.results);
+    Err(format!("its results say: {said}; but it ended by {status}"))
+}
+
+/// Whether two programs were certainly built from the same sources: what is not known, or was not
+/// committed, may be anything.
+fn same_sources(one: Option<&str>, other: Option<&str>) -> bool {
+    one == other && one.is_some_and(|revision| !revision.ends_with("-dirty"))
 }
 
 struct Suite<'a> {
@@ -188,7 +208,7 @@ impl Suite<'_> {
                     None => living.push(one),
                     Some(status) => {
                         self.fresh += 1;
-                        let done = self.ended(one, &status.to_string());
+                        let done = self.ended(one, status);
                         self.note(done);
                     }
                 }
@@ -225,6 +245,8 @@ impl Suite<'_> {
     fn start(&self, run: Planned) -> anyhow::Result<Running> {
         let args = self.arguments(&run);
         let command = format!("leasehold-jepsen {}", args.join(" "));
+        let before = self.found(&run).map(|finished| finished.dir);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
         // What it says is in the harness.log of its directory.
         let child = Command::new(std::env::current_exe()?)
             .args(&args)
@@ -237,21 +259,32 @@ impl Suite<'_> {
             run,
             child,
             command,
+            started_unix_s: now.map_or(0, |now| now.as_secs()),
+            before,
         })
     }
 
-    /// What came of a run, by the file that it left.
-    fn ended(&self, one: Running, status: &str) -> Done {
-        let found = self.found(&one.run);
+    /// What came of a run, by the files that it left: only by its own.
+    fn ended(&self, one: Running, status: ExitStatus) -> Done {
+        let found = self.found(&one.run).filter(|finished| {
+            finished.test.begun_unix_s >= one.started_unix_s
+                && one.before.as_ref() != Some(&finished.dir)
+        });
         Done {
             name: describe(&one.run),
             command: one.command,
-            result: found.ok_or(format!("no results ({status})")),
+            result: match found {
+                Some(finished) => agreed(finished, status),
+                None => Err(format!("no results ({status})")),
+            },
         }
     }
 
+    /// The newest result of this run in the store.
     fn found(&self, run: &Planned) -> Option<Finished> {
         let (dir, test, results) = finished(&self.args.run.store, &run.name())?;
+        // What is found must stay it when another run of the name ends.
+        let dir = dir.canonicalize().ok()?;
         let same = test.seed == run.seed && test.time_limit_s == self.args.time_limit;
         same.then_some(Finished { dir, test, results })
     }
@@ -259,7 +292,8 @@ impl Suite<'_> {
     /// The result of the same run in the store, if it is to be used and is one.
     fn old_result(&self, run: &Planned) -> Option<Done> {
         let finished = self.args.resume.then(|| self.found(run)).flatten()?;
-        (finished.results.harness_error.is_none()).then(|| Done {
+        let same = same_sources(finished.test.revision.as_deref(), runner::revision());
+        (same && finished.results.harness_error.is_none()).then(|| Done {
             name: describe(run),
             command: finished.test.command.clone(),
             result: Ok(finished),
@@ -306,18 +340,135 @@ impl Suite<'_> {
         if let Some(path) = &self.args.run.json {
             report.write(path)?;
         }
-        if self.done.len() < self.total {
-            println!(
-                "{} of {} runs were not made",
-                self.total - self.done.len(),
-                self.total
-            );
-            return Ok(2);
-        }
         // A violation is worse than what is not known, which is worse than no verdict.
         let code = [1, 2, 3]
             .into_iter()
             .find(|code| failures.iter().any(|d| d.exit_code() == *code));
-        Ok(code.unwrap_or(0))
+        let missing = self.total - self.done.len();
+        if missing > 0 {
+            println!("{missing} of {} runs were not made", self.total);
+        }
+        Ok(match (code, missing) {
+            (Some(1), _) => 1,
+            (_, 1..) => 2,
+            (code, 0) => goals_met(code.unwrap_or(0), &report),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::os::unix::process::ExitStatusExt;
+    use std::path::Path;
+
+    use leasehold_checkers::run::Test;
+    use leasehold_checkers::{Outcome, Verdict};
+
+    use super::*;
+    use crate::runner::judge;
+    use crate::store::{RunDir, write_json};
+
+    fn planned() -> Planned {
+        Planned {
+            workloads: vec!["toy".into()],
+            nemeses: vec!["kill".into()],
+            seed: 5,
+            promise: Promise::Valid,
+            options: Vec::new(),
+        }
+    }
+
+    /// Leaves the results of the planned run, begun at this time, in the store.
+    fn leave(store: &Path, begun_unix_s: u64, verdict: Verdict) {
+        let test = Test {
+            name: planned().name(),
+            workload: "toy".into(),
+            nemeses: vec!["kill".into()],
+            seed: 5,
+            time_limit_s: 45,
+            hosts: Vec::new(),
+            network: "none".into(),
+            command: String::new(),
+            revision: None,
+            kernel: String::new(),
+            begun_unix_s,
+            mutant: None,
+            expect_valid: true,
+            options: BTreeMap::new(),
+        };
+        let outcome = Outcome {
+            verdict,
+            ..Outcome::valid("toy")
+        };
+        let dir = RunDir::create(store, &test.name).unwrap();
+        write_json(&dir.file("test.json"), &test).unwrap();
+        write_json(
+            &dir.file("results.json"),
+            &judge::results(&test, vec![outcome]),
+        )
+        .unwrap();
+        dir.ended().unwrap();
+    }
+
+    /// What came of a run started at second 100 whose process ended with this code.
+    fn came_of(store: &Path, before: Option<PathBuf>, code: i32) -> u8 {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        let line = ["test-all".as_ref(), "--store".as_ref(), store.as_os_str()];
+        let line: Line = clap::Parser::parse_from(line);
+        let suite = Suite {
+            args: &line.args,
+            network: "none".into(),
+            total: 1,
+            done: Vec::new(),
+            begun: Instant::now(),
+            fresh: 0,
+        };
+        let running = Running {
+            run: planned(),
+            child: Command::new("true").spawn().unwrap(),
+            command: String::new(),
+            started_unix_s: 100,
+            before,
+        };
+        // The code is in the second byte of what a wait returns.
+        suite
+            .ended(running, ExitStatus::from_raw(code << 8))
+            .exit_code()
+    }
+
+    #[test]
+    fn a_result_that_was_there_before_is_not_taken_for_that_of_a_run() {
+        let store = tempfile::tempdir().unwrap();
+        assert_eq!(came_of(store.path(), None, 0), 3, "it left nothing");
+        leave(store.path(), 99, Verdict::Valid);
+        assert_eq!(came_of(store.path(), None, 0), 3, "it is older");
+        leave(store.path(), 100, Verdict::Valid);
+        assert_eq!(came_of(store.path(), None, 0), 0);
+        let latest = store.path().join("toy+kill/latest").canonicalize().unwrap();
+        assert_eq!(came_of(store.path(), Some(latest), 0), 3, "it was there");
+    }
+
+    #[test]
+    fn results_count_only_if_the_process_ended_as_they_say() {
+        let store = tempfile::tempdir().unwrap();
+        leave(store.path(), 100, Verdict::Valid);
+        assert_eq!(came_of(store.path(), None, 0), 0);
+        assert_eq!(came_of(store.path(), None, 3), 3);
+        leave(store.path(), 100, Verdict::Unknown);
+        assert_eq!(came_of(store.path(), None, 2), 2);
+        assert_eq!(came_of(store.path(), None, 0), 3);
+    }
+
+    #[test]
+    fn only_results_of_the_same_committed_sources_are_used_again() {
+        assert!(same_sources(Some("1234"), Some("1234")));
+        assert!(!same_sources(Some("1234"), Some("1235")));
+        assert!(!same_sources(Some("1234-dirty"), Some("1234-dirty")));
+        assert!(!same_sources(None, None));
     }
 }
