@@ -7,6 +7,7 @@ use std::time::Duration;
 use leasehold_faults::{Disk, Network, Processes, Shim, TrueTime};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
+use tokio::time::Instant;
 
 use super::cluster::ClusterControl;
 use crate::system::{Host, System};
@@ -15,6 +16,8 @@ use crate::system::{Host, System};
 pub const POD: &str = "pod";
 /// A question to the system takes at most this long.
 const QUESTION: Duration = Duration::from_secs(3);
+/// Between two questions, while nobody has the part: amid an election, say.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// The hosts of a run and everything that can be done to them.
 pub struct Field<'a> {
@@ -95,6 +98,31 @@ impl Field<'_> {
     pub(crate) async fn owners_first(&self, rng: &mut StdRng) -> Vec<String> {
         let owners = self.who_is("owner", rng).await;
         first(owners, self.pods(), rng)
+    }
+
+    /// The host that leads, for faults that strike it and no other. Empty: it is not known.
+    pub(crate) async fn leader(&self, rng: &mut StdRng) -> Vec<String> {
+        self.known("leader", &self.core_hosts(), rng).await
+    }
+
+    /// The pods that own slices, in random order, for faults that strike these and no others.
+    /// Empty: none is known.
+    pub(crate) async fn owners(&self, rng: &mut StdRng) -> Vec<String> {
+        self.known("owner", &self.pods(), rng).await
+    }
+
+    /// Those of `among` that have this part, asked for until there are some or three seconds
+    /// have passed.
+    async fn known(&self, part: &str, among: &[String], rng: &mut StdRng) -> Vec<String> {
+        let until = Instant::now() + QUESTION;
+        loop {
+            let mut hosts = self.who_is(part, rng).await;
+            hosts.retain(|host| among.contains(host));
+            if !hosts.is_empty() || Instant::now() >= until {
+                return hosts;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     /// How many hosts of the core can fail without its majority.

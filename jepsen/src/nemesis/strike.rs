@@ -160,17 +160,21 @@ impl<'a> Stage<'a> {
             return None;
         }
         let from_ns = self.field.origin.elapsed_ns();
-        let until = Instant::now() + strike.lasts;
+        let least = self.field.ttl.mul_f64(strike.mode.least_ttls);
+        let mut until = Instant::now() + strike.lasts;
         let mut rng = StdRng::seed_from_u64(strike.seed);
         let mut harm = Harm::none();
         let struck = attack::strike(self, strike.mode.name, &mut rng, &mut harm).await;
+        // Until here it was not in force, or not seen to be.
+        let in_force = Instant::now();
         if matches!(struck, Ok(Effect::Done)) {
+            until = until.max(in_force + least);
             self.announce(strike, "begins", &harm);
             attack::go_on(self, strike.mode.name, &mut rng, &mut harm, until).await;
             self.sleep_until(until).await;
         }
         let mut installed = match struck {
-            Ok(Effect::Done) => Installed::Installed,
+            Ok(Effect::Done) => long_enough(in_force.elapsed(), least),
             Ok(Effect::Skipped(why)) => Installed::Skipped(why),
             Err(error) => Installed::Indeterminate(format!("{error:#}")),
         };
@@ -302,6 +306,19 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// Whether a fault was in force for as long as it needs to show anything: the end of the run may
+/// have cut it short.
+fn long_enough(lasted: Duration, least: Duration) -> Installed {
+    if lasted >= least {
+        return Installed::Installed;
+    }
+    Installed::Indeterminate(format!(
+        "it was cut short after {:.1} s and shows nothing before {:.1} s",
+        lasted.as_secs_f64(),
+        least.as_secs_f64()
+    ))
+}
+
 /// Skipping an undoing is failing to.
 fn done(effect: Result<Effect>) -> Result<()> {
     match effect? {
@@ -317,4 +334,21 @@ pub(crate) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|_| anyhow!("a fault's own code panicked"))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_that_was_cut_short_is_no_fault_that_was_tried() {
+        let least = Duration::from_secs(4);
+        assert_eq!(long_enough(least, least), Installed::Installed);
+        assert_eq!(
+            long_enough(Duration::ZERO, Duration::ZERO),
+            Installed::Installed
+        );
+        let short = long_enough(least / 2, least);
+        assert!(matches!(short, Installed::Indeterminate(why) if why.contains("cut short")));
+    }
 }

@@ -22,7 +22,10 @@ const SCRIPT: &str = "while true; do \
     dd if=/dev/zero of=$0/000001.log bs=100 count=1 oflag=append conv=notrunc,fsync 2>/dev/null; \
     sleep 0.02; done";
 
-struct Scripts;
+struct Scripts {
+    /// Whether it is known who leads and who owns.
+    tells: bool,
+}
 
 impl System for Scripts {
     fn hosts(&self) -> Vec<HostSpec> {
@@ -59,7 +62,8 @@ impl System for Scripts {
 
     fn who_is<'a>(&'a self, part: &'a str, _all: &'a [Host]) -> BoxFuture<'a, Vec<String>> {
         let host = if part == "leader" { "a2" } else { "p1" };
-        async move { vec![host.to_owned()] }.boxed()
+        let hosts = self.tells.then(|| host.to_owned());
+        async move { Vec::from_iter(hosts) }.boxed()
     }
 }
 
@@ -112,6 +116,7 @@ struct Place {
     disks: BTreeMap<String, Arc<Disk>>,
     hosts: Vec<Host>,
     operator: Obedient,
+    system: Scripts,
     _dir: TempDir,
 }
 
@@ -151,10 +156,11 @@ impl Place {
             disks: BTreeMap::new(),
             hosts: Vec::new(),
             operator: Obedient::default(),
+            system: Scripts { tells: true },
             _dir: dir,
             network,
         };
-        for spec in Scripts.hosts() {
+        for spec in place.system.hosts() {
             place.start(spec);
         }
         Some(place)
@@ -197,7 +203,7 @@ impl Place {
             shims: self.shims.clone(),
             no_shims: None,
             disks: self.disks.clone(),
-            system: &Scripts,
+            system: &self.system,
             cluster: Some(&self.operator),
             hosts: &self.hosts,
             clients: &["c1".to_owned()],
@@ -317,6 +323,58 @@ fn the_operator_is_called_and_called_again_to_undo() {
     );
     assert_eq!(about("drain "), about("undrain "));
     assert!(said.contains(&"strong false".to_owned()) && said.contains(&"strong true".to_owned()));
+}
+
+/// Strikes of these modes, all at the same time.
+fn at_once(names: &[&str]) -> Schedule {
+    let strikes = names.iter().flat_map(|name| catalogue::find(name));
+    Schedule {
+        seed: 0,
+        strikes: strikes
+            .map(|mode| Strike {
+                mode,
+                at: Duration::ZERO,
+                lasts: Duration::from_millis(400),
+                seed: 0,
+            })
+            .collect(),
+    }
+}
+
+#[test]
+fn a_mode_that_names_a_part_strikes_nobody_else_while_another_has_hold_of_it() {
+    let Some(place) = Place::create() else { return };
+    let attacked = place.attack(&at_once(&["pause-leader", "kill-leader"]), None);
+    let skipped = |fault: &&Fault| matches!(fault.installed, Installed::Skipped(_));
+    assert_eq!(attacked.faults.iter().filter(skipped).count(), 1);
+    let struck = attacked.faults.iter().find(|fault| !skipped(fault));
+    assert_eq!(
+        struck.map(|fault| &fault.hosts[..]),
+        Some(&["a2".to_owned()][..])
+    );
+}
+
+#[test]
+fn a_mode_that_names_a_part_strikes_nobody_while_it_is_not_known_who_has_it() {
+    let Some(mut place) = Place::create() else {
+        return;
+    };
+    place.system.tells = false;
+    let names = [
+        "kill-leader",
+        "starve-owner",
+        "isolate-owner",
+        "slow-leader",
+        "disk-full-leader",
+        "clock-within-isolated",
+        "clock-slow-isolated",
+    ];
+    for fault in place.attack(&at_once(&names), None).faults {
+        assert!(
+            matches!(fault.installed, Installed::Skipped(_)),
+            "{fault:?}"
+        );
+    }
 }
 
 #[test]

@@ -22,25 +22,29 @@ pub(super) async fn strike<'a>(
     harm: &mut Harm<'a>,
 ) -> Result<Effect> {
     let field = stage.field;
-    let (candidates, count) = match mode {
-        "clock-fast" => (field.leader_first(rng).await, 1),
-        "clock-slow" | "clock-slow-isolated" => (field.owners_first(rng).await, 1),
+    let clock = |harm: &mut Harm<'a>, candidates: &[String], count| {
+        stage.claim(harm, candidates, count, &[Part::Clock])
+    };
+    let hosts = match mode {
+        "clock-fast" => clock(harm, &field.leader_first(rng).await, 1),
+        "clock-slow" | "clock-slow-isolated" => clock(harm, &field.owners(rng).await, 1),
         "clock-within-isolated" => {
-            let mut hosts = field.owners_first(rng).await;
-            hosts.truncate(1);
-            hosts.extend(field.leader_first(rng).await.into_iter().take(1));
-            (hosts, 2)
+            let mut hosts = clock(harm, &field.owners(rng).await, 1);
+            hosts.extend(clock(harm, &field.leader(rng).await, 1));
+            if hosts.len() < 2 {
+                hosts.clear();
+            }
+            hosts
         }
         "wall-strobe" => {
             let mut hosts = field.servers();
             hosts.shuffle(rng);
-            (hosts, 1)
+            clock(harm, &hosts, 1)
         }
-        _ => (field.servers(), usize::MAX),
+        _ => clock(harm, &field.servers(), usize::MAX),
     };
-    let hosts = stage.claim(harm, &candidates, count, &[Part::Clock]);
     if hosts.is_empty() {
-        return skipped("other faults have hold of all clocks");
+        return skipped("no such host is known, or other faults have hold of its clock");
     }
     let mut details = Vec::new();
     for host in &hosts {
@@ -67,7 +71,17 @@ pub(super) async fn strike<'a>(
         let shim = or_skip!(stage.shim(host));
         reached += usize::from(stage.until_seen(shim).await);
     }
-    anyhow::ensure!(reached > 0, "no process has read a clock since it was bent");
+    // A cut alone is another fault: it needs the clocks of all that it is about.
+    let least = if mode.ends_with("-isolated") {
+        hosts.len()
+    } else {
+        1
+    };
+    anyhow::ensure!(
+        reached >= least,
+        "{reached} of {} processes have read a clock since it was bent",
+        hosts.len()
+    );
     harm.detail = format!("{}; seen by {reached} of {}", harm.detail, hosts.len());
     if mode.ends_with("-isolated") {
         partition::isolate_from_core(stage, harm, &hosts[0])?;

@@ -29,10 +29,10 @@ pub(super) async fn strike<'a>(
     let mut candidates = field.core_hosts();
     candidates.shuffle(rng);
     if at_leader {
-        candidates = field.leader_first(rng).await;
+        candidates = field.leader(rng).await;
     }
     if candidates.is_empty() {
-        return skipped("there is no core");
+        return skipped("there is no core, or no leader is known");
     }
     let loses_data = matches!(mode, "fsync-lies" | "lost-tail" | "bit-flip");
     if loses_data {

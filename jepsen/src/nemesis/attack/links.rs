@@ -23,9 +23,12 @@ pub(super) async fn strike<'a>(
     let mut all = field.servers();
     all.extend(field.clients.iter().cloned());
     harm.hosts = match mode {
-        "slow-leader" => field.leader_first(rng).await.into_iter().take(1).collect(),
+        "slow-leader" => field.leader(rng).await.into_iter().take(1).collect(),
         _ => all.clone(),
     };
+    if harm.hosts.is_empty() {
+        return skipped("no leader is known");
+    }
     let rule = rule(mode);
     let mut changes = Vec::new();
     for from in &all {

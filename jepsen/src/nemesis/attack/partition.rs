@@ -30,7 +30,7 @@ pub(super) async fn strike<'a>(
         _ => whole(field, mode, rng),
     };
     if cuts.is_empty() {
-        return skipped("there are no two hosts to part");
+        return skipped("there are no two such hosts, or none is known");
     }
     if harm.hosts.is_empty() {
         let hosts: BTreeSet<&String> = cuts.iter().flat_map(|(a, b)| [a, b]).collect();
@@ -65,8 +65,10 @@ fn cut<'a>(stage: &Stage<'a>, harm: &mut Harm<'a>, cuts: &Cuts) -> Result<()> {
 async fn one_host(field: &Field<'_>, mode: &str, rng: &mut StdRng, harm: &mut Harm<'_>) -> Cuts {
     let (core, pods) = (field.core_hosts(), field.pods());
     let hosts = match mode {
-        "isolate-leader" | "one-way-leader" | "flap-core" => field.leader_first(rng).await,
-        _ => field.owners_first(rng).await,
+        "isolate-leader" | "one-way-leader" => field.leader(rng).await,
+        "flap-core" => field.leader_first(rng).await,
+        "flap-pod" => field.owners_first(rng).await,
+        _ => field.owners(rng).await,
     };
     let Some(host) = hosts.into_iter().next() else {
         return Cuts::new();

@@ -34,9 +34,9 @@ pub(super) async fn strike<'a>(
         "kill-one" | "pause-one" | "pause-blink" => (shuffled(field.servers(), rng), 1),
         "kill-minority" => (shuffled(field.core_hosts(), rng), field.minority()),
         "kill-majority" | "pause-majority" => (shuffled(field.core_hosts(), rng), core / 2 + 1),
-        "kill-leader" | "pause-leader" | "starve-leader" => (field.leader_first(rng).await, 1),
+        "kill-leader" | "pause-leader" | "starve-leader" => (field.leader(rng).await, 1),
         "kill-owner" | "pause-owner" | "pause-owner-long" | "starve-owner" => {
-            (field.owners_first(rng).await, 1)
+            (field.owners(rng).await, 1)
         }
         "restart-pods" => (field.pods(), usize::MAX),
         _ => (shuffled(field.servers(), rng), usize::MAX),
@@ -48,7 +48,7 @@ pub(super) async fn strike<'a>(
     };
     let hosts = stage.claim(harm, &candidates, count, &[part]);
     if hosts.is_empty() {
-        return skipped("there is no such host, or other faults have hold of all of them");
+        return skipped("no such host is known, or other faults have hold of all of them");
     }
     if count != usize::MAX && hosts.len() < count {
         return skipped("other faults have hold of too many hosts");
