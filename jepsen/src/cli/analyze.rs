@@ -11,7 +11,7 @@ use leasehold_checkers::{History, Outcome, Verdict, counter, epoch_order, list_a
 use leasehold_checkers::{stats, unhandled, version_order};
 use leasehold_figures::{Goal, Report};
 
-use super::show;
+use super::show::{self, say};
 
 /// Options of `analyze`.
 #[derive(Clone, Debug, clap::Args)]
@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let worst = outcomes.iter().map(|outcome| outcome.verdict).max();
     let worst = worst.unwrap_or(Verdict::Unknown);
     let operations = history.0.len() / 2;
-    println!(
+    say!(
         "\n{}: {operations} operations in {seconds:.3} s",
         show::verdict(worst)
     );
@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
             _ => Goal::None,
         };
         report.maybe("checker_ops_per_s", rate, "1/s", goal, why);
-        println!("{}", report.table());
+        say!("{}", report.table());
         report.write(path)?;
     }
     Ok(worst.exit_code())

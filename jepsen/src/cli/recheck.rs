@@ -6,7 +6,7 @@ use anyhow::Context;
 use leasehold_checkers::run::Results;
 
 use super::options::short;
-use super::show;
+use super::show::{self, say};
 use crate::runner::load::Share;
 use crate::runner::{Finished, SHARES, judge};
 use crate::store::{RunDir, read_json, write_json};
@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         results,
     };
     show::finished(&finished);
-    println!("results {}", short(&path));
+    say!("results {}", short(&path));
     Ok(finished.exit_code())
 }
 

@@ -1,5 +1,7 @@
 //! What came of runs, for people and as figures.
 
+use std::fmt;
+use std::io::Write;
 use std::path::Path;
 
 use leasehold_checkers::run::Results;
@@ -15,15 +17,31 @@ const SHOWN_FINDINGS: usize = 3;
 /// Counts of one checker that are shown.
 const SHOWN_STATS: usize = 6;
 
+/// Writes a line for people, as `println!` does, which panics when nobody reads any more (behind
+/// `| head`, say): that is no reason to fail, nor to end runs whose results are kept in files.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::show::line(format_args!($($text)*)) };
+}
+pub(crate) use say;
+
+/// What [`say`] does.
+pub(crate) fn line(text: fmt::Arguments<'_>) {
+    to(&mut std::io::stdout().lock(), text);
+}
+
+fn to(out: &mut impl Write, text: fmt::Arguments<'_>) {
+    let _ = writeln!(out, "{text}");
+}
+
 /// Shows one run: a line for each checker, what it found, and where everything is.
 pub fn finished(finished: &Finished) {
     let results = &finished.results;
-    println!();
+    say!("");
     results.outcomes.iter().for_each(outcome);
-    println!("\n{}: {}", finished.test.name, summary(results));
-    println!("seed    {}", finished.test.seed);
-    println!("report  {}", short(&finished.dir.join("index.html")));
-    println!("again   {}", finished.test.command);
+    say!("\n{}: {}", finished.test.name, summary(results));
+    say!("seed    {}", finished.test.seed);
+    say!("report  {}", short(&finished.dir.join("index.html")));
+    say!("again   {}", finished.test.command);
 }
 
 /// Shows what one checker said: its verdict, its first findings, and what it counted.
@@ -36,13 +54,13 @@ pub fn outcome(outcome: &Outcome) {
         .map(|(name, value)| format!("{name} {value}"))
         .collect();
     let (checker, verdict) = (&outcome.checker, verdict(outcome.verdict));
-    println!("{checker:<34} {verdict:<8} {}", stats.join(", "));
+    say!("{checker:<34} {verdict:<8} {}", stats.join(", "));
     for finding in outcome.findings.iter().take(SHOWN_FINDINGS) {
-        println!("    {}", finding.what);
+        say!("    {}", finding.what);
     }
     let more = outcome.findings.len().saturating_sub(SHOWN_FINDINGS);
     if more > 0 {
-        println!("    … and {more} more in results.json");
+        say!("    … and {more} more in results.json");
     }
 }
 
@@ -145,7 +163,7 @@ impl Sums {
     pub fn write(&self, path: &Path, name: &str, store: &Path) -> anyhow::Result<()> {
         let mut report = Report::new(name, store);
         self.figures(&mut report, Goal::None);
-        println!("{}", report.table());
+        say!("{}", report.table());
         Ok(report.write(path)?)
     }
 
@@ -242,6 +260,13 @@ mod tests {
             results: crate::runner::judge::results(&test, outcomes),
             test,
         }
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_reason_to_panic() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        drop(reader);
+        to(&mut writer, format_args!("nobody reads this"));
     }
 
     #[test]

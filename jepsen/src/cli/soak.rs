@@ -6,7 +6,7 @@ use leasehold_figures::{Goal, Report};
 
 use super::options::{RHO, RunArgs, SystemArgs};
 use super::plan;
-use super::show;
+use super::show::{self, say};
 use crate::runner::{self, Plan, interrupt};
 use crate::workloads;
 
@@ -89,7 +89,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let minutes = args.minutes as f64;
     report.figure("soak_minutes", minutes, "min", Goal::None);
     sums.figures(&mut report, Goal::AtLeast(HANDOFFS * minutes / 30.0));
-    println!("{}", report.table());
+    say!("{}", report.table());
     if let Some(path) = &args.run.json {
         report.write(path)?;
     }

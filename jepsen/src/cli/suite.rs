@@ -13,7 +13,7 @@ use leasehold_figures::{Goal, Report};
 
 use super::options::RunArgs;
 use super::plan::{self, Planned, Promise};
-use super::show::{Sums, goals_met, summary};
+use super::show::{Sums, goals_met, say, summary};
 use crate::runner::{self, Finished, interrupt};
 use crate::store::finished;
 
@@ -86,9 +86,9 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     if let Some(only) = &args.only {
         runs.retain(|run| run.name().contains(only.as_str()));
     }
-    println!("{} runs, seed {seed}", runs.len());
+    say!("{} runs, seed {seed}", runs.len());
     for (number, run) in runs.iter().enumerate() {
-        println!("{:4}  {}", number + 1, describe(run));
+        say!("{:4}  {}", number + 1, describe(run));
     }
     if args.plan {
         return Ok(0);
@@ -307,7 +307,7 @@ impl Suite<'_> {
             fresh => self.begun.elapsed() / fresh,
         };
         let minutes = each.as_secs_f64() * left as f64 / 60.0;
-        println!(
+        say!(
             "{:4}/{}  {:<60} {}  (about {minutes:.0} min left)",
             self.done.len() + 1,
             self.total,
@@ -328,15 +328,15 @@ impl Suite<'_> {
         }
         let failures: Vec<&Done> = self.done.iter().filter(|d| d.exit_code() != 0).collect();
         if !failures.is_empty() {
-            println!("\nNot as they must be:");
+            say!("\nNot as they must be:");
         }
         for done in &failures {
-            println!("  {}: {}", done.name, done.summary());
-            println!("    {}", done.command);
+            say!("  {}: {}", done.name, done.summary());
+            say!("    {}", done.command);
         }
         let mut report = Report::new("jepsen test-all", &self.args.run.store);
         sums.figures(&mut report, Goal::None);
-        println!("\n{}", report.table());
+        say!("\n{}", report.table());
         if let Some(path) = &self.args.run.json {
             report.write(path)?;
         }
@@ -346,7 +346,7 @@ impl Suite<'_> {
             .find(|code| failures.iter().any(|d| d.exit_code() == *code));
         let missing = self.total - self.done.len();
         if missing > 0 {
-            println!("{missing} of {} runs were not made", self.total);
+            say!("{missing} of {} runs were not made", self.total);
         }
         Ok(match (code, missing) {
             (Some(1), _) => 1,

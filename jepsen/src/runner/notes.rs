@@ -35,7 +35,8 @@ impl Notes {
         // A message that cannot be written is no reason to end a run whose history is whole.
         let _ = self.file.lock().write_all(line.as_bytes());
         if !self.quiet {
-            eprint!("{line}");
+            // Not by `eprint!`, which panics when nobody reads any more: the run goes on.
+            let _ = std::io::stderr().lock().write_all(line.as_bytes());
         }
     }
 }
