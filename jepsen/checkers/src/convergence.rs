@@ -29,11 +29,16 @@ struct View<'a> {
     index: u64,
 }
 
-/// Judges `view`, by key: the last view that each observer has after the heal must be the same, and
-/// views that were asked for after the bound must be that one too.
+/// Judges `view`, by key. An observer that is asked and has no complete view, or does not answer,
+/// has the view `null`, which agrees with nobody.
 ///
-/// `stats` has when agreement was reached: when the last observer was first seen with the view that
-/// it then kept. An observer without a view from after the bound makes the verdict unknown.
+/// * From the first moment on from which all observers have the same complete view and keep it,
+///   they *agree*. That must be within the bound after the heal.
+/// * Views that were asked for after the bound must be that one as well.
+///
+/// Observers must be asked from the heal on, in single glances: agreement is dated by the answer
+/// that first shows it. `stats` has when it was reached. An observer that was not seen after the
+/// bound makes the verdict unknown; so do observers that were first asked when it was over.
 pub fn check(history: &History, expected: &Expected) -> Outcome {
     let mut outcome = Outcome::valid(NAME);
     let due_ns = expected.healed_ns.saturating_add(expected.bound_ns);
@@ -61,7 +66,8 @@ pub fn check(history: &History, expected: &Expected) -> Outcome {
         keys += 1;
         check_observed(key, &views, expected, due_ns, &mut outcome);
         if check_agreement(key, &views, due_ns, &mut outcome) {
-            slowest_ns = slowest_ns.max(agreed_ns(&views).saturating_sub(expected.healed_ns));
+            let took_ns = check_in_time(key, &views, expected, &mut outcome);
+            slowest_ns = slowest_ns.max(took_ns);
         }
     }
     if keys == 0 {
@@ -124,7 +130,8 @@ fn check_agreement(
     let mut agrees = true;
     let mut told = BTreeSet::new();
     for (node, index, to_ns, view) in &late {
-        if *view != last && told.insert(node.clone()) {
+        let differs = *view != last || view == "null";
+        if differs && told.insert(node.clone()) {
             agrees = false;
             let what = format!(
                 "after the bound {node} still had {}, and {last_node} {}",
@@ -142,17 +149,51 @@ fn check_agreement(
     agrees
 }
 
-/// When the last observer was first seen with the view that it kept to the end.
-fn agreed_ns(views: &BTreeMap<&str, Vec<View<'_>>>) -> u64 {
-    let kept_since = |views: &Vec<View<'_>>| {
-        let last = views.last()?;
-        let same = views
-            .iter()
-            .rev()
-            .take_while(|view| view.value == last.value);
-        same.map(|view| view.to_ns).last()
-    };
-    views.values().filter_map(kept_since).max().unwrap_or(0)
+/// Judges how long agreement took, from the heal on; returns that.
+fn check_in_time(
+    key: &str,
+    views: &BTreeMap<&str, Vec<View<'_>>>,
+    expected: &Expected,
+    outcome: &mut Outcome,
+) -> u64 {
+    let due_ns = expected.healed_ns.saturating_add(expected.bound_ns);
+    let bound_ms = expected.bound_ns / 1_000_000;
+    let mut slowest_ns = 0;
+    for (node, views) in views {
+        let Some(since) = kept_since(views) else {
+            continue;
+        };
+        let took_ns = since.to_ns.saturating_sub(expected.healed_ns);
+        slowest_ns = slowest_ns.max(took_ns);
+        if since.to_ns <= due_ns {
+            continue;
+        }
+        let finding = |what| {
+            let found = Finding::new(what).ops([since.index]);
+            found.time(expected.healed_ns, since.to_ns).key(key)
+        };
+        match views.iter().any(|view| view.from_ns < due_ns) {
+            true => outcome.invalid(finding(format!(
+                "{node} agreed only {} ms after the heal; {bound_ms} ms are allowed",
+                took_ns / 1_000_000
+            ))),
+            // It may have been in time: nobody looked.
+            false => outcome.unknown(finding(format!(
+                "{node} was not asked within {bound_ms} ms of the heal"
+            ))),
+        }
+    }
+    slowest_ns
+}
+
+/// The first of the equal views that an observer kept to the end; `None` if it has none.
+fn kept_since<'a>(views: &[View<'a>]) -> Option<View<'a>> {
+    let last = views.last()?;
+    let same = views
+        .iter()
+        .rev()
+        .take_while(|view| view.value == last.value);
+    same.last().copied()
 }
 
 fn short(text: &str) -> String {
@@ -216,6 +257,70 @@ mod tests {
             view("a", 3, 171),
         ];
         assert_eq!(check(&history(&did), &expected()).verdict, Verdict::Invalid);
+    }
+
+    #[test]
+    fn one_that_agrees_after_the_bound_is_found_though_nobody_was_asked_meanwhile() {
+        // A question that waits for its answer: all that is seen is the same.
+        let patient = ok("view", Value::Null, 120, 230, json!({"generation": 3})).by("b", 0);
+        let did = [
+            view("a", 3, 120),
+            patient,
+            view("a", 3, 240),
+            view("b", 3, 241),
+        ];
+        let outcome = check(&history(&did), &expected());
+        assert_eq!(outcome.verdict, Verdict::Invalid);
+        assert_eq!(outcome.stats["agreed_after_ns"], 130);
+        assert!(outcome.findings[0].what.starts_with("b agreed only"));
+    }
+
+    #[test]
+    fn one_whose_view_stays_incomplete_does_not_agree() {
+        let nothing = |node, from| ok("view", Value::Null, from, from + 1, Value::Null).by(node, 0);
+        let did = [
+            view("a", 3, 120),
+            nothing("b", 120),
+            nothing("b", 160),
+            view("a", 3, 161),
+        ];
+        assert_eq!(check(&history(&did), &expected()).verdict, Verdict::Invalid);
+        let did = [nothing("a", 160), nothing("b", 161)];
+        assert_eq!(check(&history(&did), &expected()).verdict, Verdict::Invalid);
+        // Complete within the bound.
+        let did = [
+            nothing("b", 110),
+            view("a", 3, 120),
+            view("b", 3, 140),
+            view("a", 3, 160),
+            view("b", 3, 161),
+        ];
+        let outcome = check(&history(&did), &expected());
+        assert_eq!(outcome.verdict, Verdict::Valid, "{:?}", outcome.findings);
+        assert_eq!(outcome.stats["agreed_after_ns"], 41);
+    }
+
+    #[test]
+    fn agreement_that_is_lost_again_within_the_bound_counts_from_when_it_came_back() {
+        let did = [
+            view("a", 3, 105),
+            view("b", 3, 106),
+            view("b", 2, 120),
+            view("b", 3, 130),
+            view("a", 3, 160),
+            view("b", 3, 161),
+        ];
+        let outcome = check(&history(&did), &expected());
+        assert_eq!(outcome.verdict, Verdict::Valid, "{:?}", outcome.findings);
+        assert_eq!(outcome.stats["agreed_after_ns"], 31);
+    }
+
+    #[test]
+    fn asking_only_when_the_bound_is_over_shows_nothing() {
+        let did = [view("a", 3, 160), view("b", 3, 161)];
+        let outcome = check(&history(&did), &expected());
+        assert_eq!(outcome.verdict, Verdict::Unknown);
+        assert!(outcome.findings[0].what.starts_with("a was not asked"));
     }
 
     #[test]

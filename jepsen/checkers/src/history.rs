@@ -19,8 +19,8 @@
 //! | `serve` | `null` | anything; `epoch` and `node` say who served | `epoch_order` |
 //! | `acquire`, `release` | `null` | anything; `epoch` is the token | `lock` |
 //! | `act` | anything | anything; `epoch` is the token it was done under | `lock` |
-//! | `view` | `null` | what `node` believes | `convergence` |
-//! | `watch` | `null` | the next event of a watch, see [`watch`](crate::watch) | `watch` |
+//! | `view` | anything | what `node` believes; `null`: nothing complete | `convergence` |
+//! | `watch` | anything | the next event of a watch, see [`watch`](crate::watch) | `watch` |
 //!
 //! **Versions.** Where the store numbers its writes, the value of an `ok` line is an object with
 //! exactly two fields, `{"value": …, "version": [epoch, seq]}`: of a read the version of the write

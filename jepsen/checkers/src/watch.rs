@@ -12,7 +12,11 @@
 //! {"watcher": "w1", "event": "diff", "from": 7, "generation": 9, "set": {"name": …}, "removed": ["name"]}
 //! {"watcher": "w1", "event": "bookmark", "generation": 12}
 //! {"watcher": "w1", "event": "close"}
+//! {"watcher": "w1", "event": "garbled", "why": "…"}
 //! ```
+//!
+//! or an array of them, in order, if it took in several. `garbled` is a message that no client can
+//! read, which a server must never send.
 //!
 //! `open` begins a stream, to any server; `from` is the generation that the watcher has, or `null`.
 //! Watchers of the same `scope` (`""` if left out) see the same view. A `diff` may jump over several
@@ -34,8 +38,11 @@ const NAME: &str = "watch";
 /// What is wanted of the end of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
-    /// The generation that each watcher that is still open must have reached in the end.
+    /// The generation that watchers must have reached in the end.
     pub final_generation: Option<u64>,
+    /// The watchers that must have; if there are none, each that is still open. Those of which
+    /// nobody took in what came at the end cannot be blamed for what they do not have.
+    pub at_end: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -69,6 +76,9 @@ enum Event {
         generation: u64,
     },
     Close,
+    Garbled {
+        why: String,
+    },
 }
 
 /// Judges `watch`, by key; each watcher is judged for itself, and against the others' views:
@@ -79,9 +89,13 @@ enum Event {
 /// * *atomic*: at one generation all watchers of a scope have the same view, whether it came whole
 ///   or as diffs;
 /// * *resumable*: a stream goes on where the watcher was, or begins with a full view;
-/// * *bookmark*: after a bookmark comes nothing of its generation or before.
+/// * *bookmark*: after a bookmark comes nothing of its generation or before;
+/// * *readable*: each message can be understood;
+/// * *reliable* in the end as well: a watcher that is still fed has the final generation. One that
+///   silently stops is found by this.
 ///
-/// In the end every open watcher has the final generation. Without any event the verdict is unknown.
+/// Without any event the verdict is unknown, and so it is if a watcher of
+/// [`at_end`](Expected::at_end) is not seen.
 pub fn check(history: &History, expected: &Expected) -> Outcome {
     let mut outcome = Outcome::valid(NAME);
     let (mut events, mut watchers) = (0u64, 0u64);
@@ -93,14 +107,20 @@ pub fn check(history: &History, expected: &Expected) -> Outcome {
         };
         for call in calls.iter().filter(|call| call.f() == "watch") {
             let Some(ok) = call.ok() else { continue };
-            events += 1;
-            match Delivered::deserialize(&ok.value) {
-                Ok(delivered) => judge.deliver(call, delivered, &mut outcome),
-                Err(error) => outcome.unknown(
-                    Finding::new(format!("cannot be read as an event: {error}"))
-                        .ops([call.invoke.index])
-                        .key(key),
-                ),
+            let took_in = match &ok.value {
+                Value::Array(several) => several.as_slice(),
+                one => std::slice::from_ref(one),
+            };
+            events += took_in.len() as u64;
+            for event in took_in {
+                match Delivered::deserialize(event) {
+                    Ok(delivered) => judge.deliver(call, delivered, &mut outcome),
+                    Err(error) => outcome.unknown(
+                        Finding::new(format!("cannot be read as an event: {error}"))
+                            .ops([call.invoke.index])
+                            .key(key),
+                    ),
+                }
             }
         }
         watchers += judge.watchers.len() as u64;
@@ -177,8 +197,19 @@ impl Key<'_> {
         let Some(last) = expected.final_generation else {
             return;
         };
-        let open = self.watchers.iter().filter(|(_, watcher)| watcher.is_open);
-        for (name, watcher) in open {
+        for name in &expected.at_end {
+            if !self.watchers.contains_key(name) {
+                outcome.unknown(Finding::new(format!("{name} was not seen")).key(self.key));
+            }
+        }
+        let due = self
+            .watchers
+            .iter()
+            .filter(|(name, watcher)| match expected.at_end.is_empty() {
+                true => watcher.is_open,
+                false => expected.at_end.contains(name),
+            });
+        for (name, watcher) in due {
             if watcher
                 .generation
                 .is_none_or(|generation| generation < last)
@@ -220,6 +251,9 @@ impl Watcher {
             Event::Close => {
                 self.is_open = false;
                 Ok(None)
+            }
+            Event::Garbled { why } => {
+                Err(("readable", format!("got a message that is none: {why}")))
             }
             Event::Full { generation, view } => self.full(is_first, generation, view),
             Event::Diff {
@@ -323,6 +357,7 @@ mod tests {
         let did: Vec<_> = events.iter().enumerate().map(at).collect();
         let expected = Expected {
             final_generation: Some(9),
+            ..Expected::default()
         };
         check(&history(&did), &expected)
     }
@@ -441,6 +476,39 @@ mod tests {
     fn a_watcher_that_stays_behind_is_found() {
         let events = [open("w1", None), full("w1", 8, json!({}))];
         says(&events, "w1 ended at generation 8, not at 9");
+    }
+
+    #[test]
+    fn only_watchers_that_were_fed_to_the_end_must_have_the_end() {
+        let judged = |last: &[Value]| {
+            let early = [open("w1", None), full("w1", 3, json!({}))];
+            let took_in = [&early[..], &[json!(last)]].concat();
+            let at = |(at, event): (u64, &Value)| {
+                ok("watch", Value::Null, at * 10, at * 10 + 5, event.clone())
+            };
+            let did: Vec<_> = (0..).zip(&took_in).map(at).collect();
+            let expected = Expected {
+                final_generation: Some(9),
+                at_end: vec!["last".to_owned()],
+            };
+            check(&history(&did), &expected)
+        };
+        let caught_up = [open("last", None), full("last", 9, json!({}))];
+        assert_eq!(judged(&caught_up).verdict, Verdict::Valid);
+        let stopped = [open("last", None), full("last", 8, json!({}))];
+        let outcome = judged(&stopped);
+        assert_eq!(outcome.verdict, Verdict::Invalid);
+        assert_eq!(
+            outcome.findings[0].what,
+            "last ended at generation 8, not at 9"
+        );
+        assert_eq!(judged(&[]).verdict, Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_message_that_nobody_can_read_is_found() {
+        let garbled = json!({"watcher": "w1", "event": "garbled", "why": "no generation"});
+        says(&[open("w1", None), garbled], "not readable: w1");
     }
 
     #[test]
