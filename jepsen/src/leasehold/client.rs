@@ -40,6 +40,10 @@ pub struct LeaseholdClient {
     /// Tokens of locks held, by key.
     locks: HashMap<String, crate::rpc::Version>,
     watched: watches::Watched,
+    /// Watches of the run's end, by Assigner.
+    last_watched: HashMap<String, watches::Watched>,
+    /// What they must come to have.
+    final_generation: u64,
 }
 
 impl LeaseholdClient {
@@ -83,6 +87,8 @@ impl LeaseholdClient {
             register: RegisterClient::new(&layout::register_address(all)?, STORE_CALL)?,
             locks: HashMap::new(),
             watched: watches::Watched::default(),
+            last_watched: HashMap::new(),
+            final_generation: 0,
         })
     }
 
@@ -95,8 +101,13 @@ impl LeaseholdClient {
             (_, "serve") => self.serve(invocation).await,
             (_, "applied") => self.applied(invocation).await,
             (_, "wait") => wait(invocation).await,
-            (_, "view") => self.view(invocation).await,
+            (_, "view") => match invocation.value["glance"].as_str() {
+                Some(observer) => self.glance(observer, invocation).await,
+                None => self.view(invocation).await,
+            },
             (_, "watch") => self.watch(invocation).await,
+            (_, "stir") => self.stir(invocation).await,
+            (_, "generation") => self.generation(invocation).await,
             (_, "acquire") => self.acquire(invocation).await,
             (_, "release") => self.release(invocation).await,
             ("lock", "act") => self.act_with_lock(invocation).await,

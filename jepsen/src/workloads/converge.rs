@@ -10,18 +10,41 @@ use leasehold_checkers::run::Installed;
 use serde_json::json;
 
 use super::Settings;
-use super::last::{observers, op, views};
+use super::last::{observers, op};
 use super::register::Register;
 use crate::system::{Completion, Invocation};
 use crate::workload::{Evidence, Workload};
 
-/// An election, the reconnection of clients, and slack for a busy machine.
-const SLACK: Duration = Duration::from_secs(3);
+/// Losing a leader is noticed after 600 ms at most, and one or two votes may be split.
+const ELECTION: Duration = Duration::from_secs(2);
+/// A machine with two cores that runs ten processes and their clients: a process that was killed
+/// runs again when its fault counts as healed, but may still be reading its disk.
+const SLACK: Duration = Duration::from_secs(5);
+/// Between two rounds of glances.
+const PERIOD: Duration = Duration::from_millis(250);
 
-/// How long it may take until everybody agrees: a lease runs out, its guard does, and the planner
-/// waits for as long again when many ran out together.
+/// How long it may take until everybody agrees, from the moment on at which the last fault is
+/// undone and every process runs again: an election; the new leader's guard, in which it gives
+/// nothing away that its predecessor may have leased, one time to live; the leases of those who
+/// are gone, another; as much again in which the planner waits when many ran out together; slack.
 fn bound(settings: &Settings) -> Duration {
-    settings.ttl * 3 + SLACK
+    ELECTION + settings.ttl * 3 + SLACK
+}
+
+/// Rounds of glances that take as long as the bound: agreement is seen when it comes, and if it is
+/// lost again.
+fn glances(settings: &Settings) -> Vec<Invocation> {
+    let rounds = bound(settings).as_millis() / PERIOD.as_millis() + 1;
+    let pause_ms = u64::try_from(PERIOD.as_millis()).unwrap_or(u64::MAX);
+    let mut all = Vec::new();
+    for _ in 0..rounds {
+        for observer in observers(settings) {
+            let glance = json!({ "glance": observer });
+            all.push(op("view", crate::leasehold::TARGET, glance));
+        }
+        all.push(op("wait", crate::leasehold::TARGET, json!(pause_ms)));
+    }
+    all
 }
 
 /// See the module's description.
@@ -57,14 +80,8 @@ impl Workload for Converge {
     }
 
     fn last(&mut self) -> Vec<Invocation> {
-        let bound = bound(&self.settings);
-        let wait_ms = u64::try_from(bound.as_millis()).unwrap_or(u64::MAX);
-        let wait = Invocation {
-            deadline: bound * 2,
-            ..op("wait", crate::leasehold::TARGET, json!(wait_ms))
-        };
-        let mut last = vec![wait];
-        last.extend(views(&self.settings));
+        let mut last = glances(&self.settings);
+        // These come after the bound, and are of those that wait until they are complete.
         last.extend(self.register.last());
         last
     }

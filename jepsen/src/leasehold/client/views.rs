@@ -34,6 +34,16 @@ fn view_of(slices: &Slices) -> Option<View> {
         .collect()
 }
 
+fn seen(observer: String, view: Option<View>) -> Completion {
+    let entry = |(first, at): (String, String)| json!([first, at]);
+    let value = view.map(|view| view.into_iter().map(entry).collect::<Value>());
+    Completion::Ok {
+        value: value.unwrap_or_default(),
+        node: Some(observer),
+        epoch: None,
+    }
+}
+
 impl LeaseholdClient {
     /// `view` of the observer that the invocation's value names: an Assigner's host, `clerk`, or
     /// `pods`, whose members are asked what they serve. Answered when it is complete: every slice
@@ -42,27 +52,30 @@ impl LeaseholdClient {
         let observer = invocation.value.as_str().unwrap_or("clerk").to_owned();
         let looked = async {
             loop {
-                let seen = match observer.as_str() {
-                    "clerk" => self.view_of_clerk().await,
-                    "pods" => self.view_of_pods().await,
-                    host => self.view_of_assigner(host).await,
-                };
-                match seen {
+                match self.view_by(&observer).await {
                     Some(view) => return view,
                     None => sleep(AGAIN).await,
                 }
             }
         };
         match timeout(invocation.deadline, looked).await {
-            Ok(view) => Completion::Ok {
-                value: view
-                    .into_iter()
-                    .map(|(first, at)| json!([first, at]))
-                    .collect::<Value>(),
-                node: Some(observer),
-                epoch: None,
-            },
+            Ok(view) => seen(observer, Some(view)),
             Err(_) => out_of_time(false, invocation.deadline),
+        }
+    }
+
+    /// `view` of the observer in `{"glance": OBSERVER}`: what it has at this moment; `null` if it
+    /// has nothing complete, or gives no answer.
+    pub(super) async fn glance(&mut self, observer: &str, invocation: &Invocation) -> Completion {
+        let view = timeout(invocation.deadline, self.view_by(observer)).await;
+        seen(observer.to_owned(), view.ok().flatten())
+    }
+
+    async fn view_by(&mut self, observer: &str) -> Option<View> {
+        match observer {
+            "clerk" => self.view_of_clerk().await,
+            "pods" => self.view_of_pods().await,
+            host => self.view_of_assigner(host).await,
         }
     }
 

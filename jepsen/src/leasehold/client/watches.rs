@@ -5,19 +5,24 @@
 //! for views is seen as well.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use anyhow::Context;
 use leasehold_proto::view::Assigned;
 use leasehold_proto::wire::{WatchReply, WatchRequest, pb};
 use leasehold_proto::{Generation, PodAddress, SessionId, Slice, TargetName, ViewUpdate};
 use serde_json::{Map, Value, json};
-use tokio::time::timeout;
-use tonic::Streaming;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tonic::{Code, Status, Streaming};
 
 use super::LeaseholdClient;
 use super::outcome::{nonsense, of_status, out_of_time};
 use crate::leasehold::TARGET;
+use crate::leasehold::admin::Node;
 use crate::system::{Completion, Invocation};
 
+/// Before a watch that could not be opened is tried again.
+const AGAIN: Duration = Duration::from_millis(50);
 /// One in so many events the watch is given up, to be taken up again elsewhere.
 const MOVE_ON_IN: u32 = 16;
 
@@ -36,7 +41,20 @@ pub(super) struct Watched {
 impl LeaseholdClient {
     /// `watch`: the next event. A watch that was lost is taken up again where it ended, at any
     /// Assigner.
+    ///
+    /// `{"last": HOST}` is another watch, through this Assigner alone, that is never given up: what
+    /// it takes in until it has something, or with `"until"` until it has that generation, or until
+    /// its time is over.
     pub(super) async fn watch(&mut self, invocation: &Invocation) -> Completion {
+        if let Some(host) = invocation.value["last"].as_str() {
+            let until = match invocation.value["until"].as_str() {
+                Some(_) => self.final_generation,
+                None => 0,
+            };
+            return self
+                .watch_to_the_end(host, until, invocation.deadline)
+                .await;
+        }
         let mut watched = std::mem::take(&mut self.watched);
         let event = timeout(invocation.deadline, self.next_event(&mut watched)).await;
         self.watched = watched;
@@ -62,37 +80,153 @@ impl LeaseholdClient {
         }
         let Some((node, stream)) = &mut watched.stream else {
             let from = watched.known;
-            let (node, stream) = self.open_watch(from).await?;
+            let nodes = self.admin.nodes();
+            let node = &nodes[rand::random_range(0..nodes.len())];
+            let (node, stream) = self.open_watch(node, from).await?;
             watched.stream = Some((node.clone(), stream));
             let open = json!({ "event": "open", "from": from.map(number), "scope": "clerk" });
             return Ok((node, open));
         };
         let node = node.clone();
-        loop {
-            let update = match stream.message().await {
-                Ok(Some(message)) => {
-                    WatchReply::try_from(message)
-                        .map_err(|error| Completion::Fail(error.to_string()))?
-                        .update
-                }
-                _ => {
-                    watched.stream = None;
-                    return Ok((node, json!({ "event": "close" })));
-                }
-            };
-            if let Some(update) = update {
-                let event = watched.take_in(update);
-                if rand::random_range(0..MOVE_ON_IN) == 0 {
-                    watched.stream = None;
-                    watched.ended = Some(node.clone());
-                }
-                return Ok((node, event));
+        let event = match next_update(stream).await {
+            Update::Given(update) => watched.take_in(*update),
+            Update::Garbled(why) => {
+                watched.stream = None;
+                watched.ended = Some(node.clone());
+                return Ok((node, json!({ "event": "garbled", "why": why })));
             }
+            Update::Ended => {
+                watched.stream = None;
+                return Ok((node, json!({ "event": "close" })));
+            }
+        };
+        if rand::random_range(0..MOVE_ON_IN) == 0 {
+            watched.stream = None;
+            watched.ended = Some(node.clone());
         }
+        Ok((node, event))
+    }
+
+    /// What comes through one Assigner until the generation is there or the time is over: either
+    /// way that is what came. That nothing could be opened is a failure.
+    async fn watch_to_the_end(&mut self, host: &str, until: u64, limit: Duration) -> Completion {
+        let nodes = self.admin.nodes();
+        let Some(node) = nodes.iter().find(|node| node.host == host).cloned() else {
+            return nonsense("no such Assigner");
+        };
+        let mut watched = self.last_watched.remove(host).unwrap_or_default();
+        let mut events = Vec::new();
+        let by = Instant::now() + limit;
+        while watched.known.is_none_or(|known| number(known) < until) {
+            let event = match &mut watched.stream {
+                None => match timeout_at(by, self.open_watch(&node, watched.known)).await {
+                    Ok(Ok(opened)) => {
+                        let from = watched.known.map(number);
+                        watched.stream = Some(opened);
+                        json!({ "event": "open", "from": from, "scope": "clerk" })
+                    }
+                    Ok(Err(_)) if Instant::now() + AGAIN < by => {
+                        sleep(AGAIN).await;
+                        continue;
+                    }
+                    Ok(Err(_)) | Err(_) => break,
+                },
+                Some((_, stream)) => match timeout_at(by, next_update(stream)).await {
+                    Ok(Update::Given(update)) => watched.take_in(*update),
+                    Ok(Update::Garbled(why)) => {
+                        watched.stream = None;
+                        json!({ "event": "garbled", "why": why })
+                    }
+                    Ok(Update::Ended) => {
+                        watched.stream = None;
+                        json!({ "event": "close" })
+                    }
+                    Err(_) => break,
+                },
+            };
+            events.push(event);
+        }
+        for event in &mut events {
+            event["watcher"] = json!(format!("last-{host}"));
+        }
+        let known = watched.known;
+        self.last_watched.insert(host.to_owned(), watched);
+        match known {
+            None if events.is_empty() => Completion::Fail("no watch could be opened".into()),
+            _ => Completion::Ok {
+                value: Value::Array(events),
+                node: Some(host.to_owned()),
+                epoch: None,
+            },
+        }
+    }
+
+    /// `generation` of the target as of now: what every watcher must come to have.
+    pub(super) async fn generation(&mut self, invocation: &Invocation) -> Completion {
+        let asked = self.admin.target(TARGET, true);
+        match timeout(invocation.deadline, asked).await {
+            Ok(Ok(target)) => {
+                self.final_generation = number(target.generation);
+                Completion::Ok {
+                    value: json!(self.final_generation),
+                    node: None,
+                    epoch: None,
+                }
+            }
+            // Reading changes nothing.
+            Ok(Err(error)) => Completion::Fail(format!("{error:#}")),
+            Err(_) => out_of_time(false, invocation.deadline),
+        }
+    }
+
+    /// `stir`: a slice is split and made whole again, so that there is something to be told.
+    pub(super) async fn stir(&mut self, invocation: &Invocation) -> Completion {
+        match timeout(invocation.deadline, self.split_and_merge()).await {
+            Ok(Ok(())) => Completion::Ok {
+                value: Value::Null,
+                node: None,
+                epoch: None,
+            },
+            // Stirring more than once does no harm: it is not an operation whose effect is judged.
+            Ok(Err(error)) => Completion::Fail(format!("{error:#}")),
+            Err(_) => Completion::Fail("no answer in time".into()),
+        }
+    }
+
+    async fn split_and_merge(&self) -> anyhow::Result<()> {
+        let slices = self.admin.slices(TARGET).await?;
+        let wide = slices.slices.iter().map(|info| info.slice);
+        let wide = wide.max_by_key(|slice| slice.last().as_u64() - slice.first().as_u64());
+        let slice = wide.context("the target has no slices")?;
+        let (first, last) = (slice.first().as_u64(), slice.last().as_u64());
+        anyhow::ensure!(first < last, "no slice can be split");
+        let split = pb::SplitSliceRequest {
+            target: TARGET.to_owned(),
+            at: first + (last - first) / 2 + 1,
+            reason: None,
+        };
+        let asked = self.admin.ask(|mut client| {
+            let split = split.clone();
+            async move { client.split_slice(split).await }
+        });
+        asked.await.map_err(|status| anyhow::anyhow!("{status}"))?;
+        let merge = pb::MergeSlicesRequest {
+            target: TARGET.to_owned(),
+            slice_key: first,
+            reason: None,
+        };
+        let asked = self.admin.ask(|mut client| {
+            let merge = merge.clone();
+            async move { client.merge_slices(merge).await }
+        });
+        // The planner may have moved a half meanwhile: there was a change all the same.
+        let _ = asked.await;
+        Ok(())
     }
 
     async fn open_watch(
         &self,
+        node: &Node,
         known: Option<Generation>,
     ) -> Result<(String, Streaming<pb::WatchReply>), Completion> {
         let target = TargetName::new(TARGET).map_err(|error| nonsense(&error.to_string()))?;
@@ -101,13 +235,40 @@ impl LeaseholdClient {
             known,
             client_name: format!("watcher-{}", self.worker),
         };
-        let nodes = self.admin.nodes();
-        let node = &nodes[rand::random_range(0..nodes.len())];
         match node.watch().watch(pb::WatchRequest::from(&request)).await {
             Ok(stream) => Ok((node.host.clone(), stream.into_inner())),
             Err(status) => Err(of_status(&status)),
         }
     }
+}
+
+/// What came next on a stream.
+enum Update {
+    Given(Box<ViewUpdate>),
+    /// It cannot be understood; why.
+    Garbled(String),
+    Ended,
+}
+
+/// Waits for the next message that says something.
+async fn next_update(stream: &mut Streaming<pb::WatchReply>) -> Update {
+    loop {
+        let message = match stream.message().await {
+            Ok(Some(message)) => message,
+            Err(status) if is_garbled(&status) => return Update::Garbled(status.to_string()),
+            Ok(None) | Err(_) => return Update::Ended,
+        };
+        match WatchReply::try_from(message).map(|reply| reply.update) {
+            Ok(Some(update)) => return Update::Given(Box::new(update)),
+            Ok(None) => {}
+            Err(error) => return Update::Garbled(error.to_string()),
+        }
+    }
+}
+
+/// Whether bytes came that are no message at all.
+fn is_garbled(status: &Status) -> bool {
+    status.code() == Code::Internal && status.message().contains("decode")
 }
 
 /// A generation as one number that orders as it does.
