@@ -16,11 +16,14 @@ use tempfile::TempDir;
 use super::*;
 use crate::system::{Client, Host, HostSpec, Launch, System};
 
-/// Reads the clock and syncs a log, again and again.
+/// Reads the clock and syncs a log, again and again. In subshells, since a shell starts a command
+/// by `vfork`: were all of a host stopped before the command has begun, the shell would wait for
+/// it inside the kernel and not be seen to stop.
 const SCRIPT: &str = "while true; do \
-    date >/dev/null; \
-    dd if=/dev/zero of=$0/000001.log bs=100 count=1 oflag=append conv=notrunc,fsync 2>/dev/null; \
-    sleep 0.02; done";
+    (exec date >/dev/null); \
+    (exec dd if=/dev/zero of=$0/000001.log bs=100 count=1 oflag=append conv=notrunc,fsync \
+        2>/dev/null); \
+    (exec sleep 0.02); done";
 
 struct Scripts {
     /// Whether it is known who leads and who owns.

@@ -22,27 +22,7 @@ pub(super) async fn strike<'a>(
     harm: &mut Harm<'a>,
 ) -> Result<Effect> {
     let field = stage.field;
-    let clock = |harm: &mut Harm<'a>, candidates: &[String], count| {
-        stage.claim(harm, candidates, count, &[Part::Clock])
-    };
-    let hosts = match mode {
-        "clock-fast" => clock(harm, &field.leader_first(rng).await, 1),
-        "clock-slow" | "clock-slow-isolated" => clock(harm, &field.owners(rng).await, 1),
-        "clock-within-isolated" => {
-            let mut hosts = clock(harm, &field.owners(rng).await, 1);
-            hosts.extend(clock(harm, &field.leader(rng).await, 1));
-            if hosts.len() < 2 {
-                hosts.clear();
-            }
-            hosts
-        }
-        "wall-strobe" => {
-            let mut hosts = field.servers();
-            hosts.shuffle(rng);
-            clock(harm, &hosts, 1)
-        }
-        _ => clock(harm, &field.servers(), usize::MAX),
-    };
+    let hosts = take_clocks(stage, mode, rng, harm).await;
     if hosts.is_empty() {
         return skipped("no such host is known, or other faults have hold of its clock");
     }
@@ -87,6 +67,37 @@ pub(super) async fn strike<'a>(
         partition::isolate_from_core(stage, harm, &hosts[0])?;
     }
     Ok(Effect::Done)
+}
+
+/// Takes hold of the clocks that a mode is about, an owner's first; none if not all can be had.
+async fn take_clocks<'a>(
+    stage: &Stage<'a>,
+    mode: &str,
+    rng: &mut StdRng,
+    harm: &mut Harm<'a>,
+) -> Vec<String> {
+    let field = stage.field;
+    let clock = |harm: &mut Harm<'a>, candidates: &[String], count| {
+        stage.claim(harm, candidates, count, &[Part::Clock])
+    };
+    match mode {
+        "clock-fast" => clock(harm, &field.leader_first(rng).await, 1),
+        "clock-slow" | "clock-slow-isolated" => clock(harm, &field.owners(rng).await, 1),
+        "clock-within-isolated" => {
+            let mut hosts = clock(harm, &field.owners(rng).await, 1);
+            hosts.extend(clock(harm, &field.leader(rng).await, 1));
+            if hosts.len() < 2 {
+                hosts.clear();
+            }
+            hosts
+        }
+        "wall-strobe" => {
+            let mut hosts = field.servers();
+            hosts.shuffle(rng);
+            clock(harm, &hosts, 1)
+        }
+        _ => clock(harm, &field.servers(), usize::MAX),
+    }
 }
 
 /// The rate of a clock; `first`: of the first host that is struck.
