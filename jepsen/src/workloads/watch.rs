@@ -70,7 +70,7 @@ impl Workload for Watch {
         let calls = evidence.history.calls();
         let told = calls.iter().filter(|call| call.f() == "generation");
         let expected = Expected {
-            final_generation: told.filter_map(|call| call.ok()?.value.as_u64()).last(),
+            final_generation: told.rev().find_map(|call| call.ok()?.value.as_u64()),
             at_end: assigners(&self.settings).iter().map(watcher).collect(),
         };
         let mut outcomes = vec![

@@ -268,7 +268,7 @@ async fn next_update(stream: &mut Streaming<pb::WatchReply>) -> Update {
 
 /// Whether bytes came that are no message at all.
 fn is_garbled(status: &Status) -> bool {
-    status.code() == Code::Internal && status.message().contains("decode")
+    status.code() == Code::Internal && status.message().starts_with("failed to decode")
 }
 
 /// A generation as one number that orders as it does.
