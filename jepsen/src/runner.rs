@@ -408,6 +408,11 @@ impl Run<'_> {
             let mut outcome = Outcome::valid(HANDOFFS);
             outcome.count("handoffs", count);
             outcome.count("holds", witness.holds.len());
+            // How sharp the overlap check was.
+            let trimmed = &witness.trimmed;
+            outcome.count("holds_by_probe_only", trimmed.holds_by_probe_only);
+            outcome.count("holds_dropped", trimmed.holds_dropped);
+            outcome.count("trim_ms_max", trimmed.trim_ms_max);
             for host in &witness.silent {
                 let what = format!("{host} left no log of what it held");
                 outcome.unknown(Finding::new(what));

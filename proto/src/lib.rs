@@ -29,7 +29,9 @@ macro_rules! mutant {
 }
 
 #[cfg(all(leasehold_mutants, not(debug_assertions)))]
-compile_error!("a release build has no planted bugs: `./x mutants` builds them with debug assertions");
+compile_error!(
+    "a release build has no planted bugs: `./x mutants` builds them with debug assertions"
+);
 
 pub mod canonical;
 pub mod clock;

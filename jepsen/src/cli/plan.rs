@@ -17,6 +17,8 @@ pub struct Planned {
     pub nemeses: Vec<String>,
     /// Of the run.
     pub seed: u64,
+    /// How often it was made with a seed before, and did not show what it must.
+    pub tried: u64,
     /// How it must come out.
     pub promise: Promise,
     /// Arguments beyond the usual.
@@ -90,6 +92,7 @@ pub fn cover(groups: &[Vec<String>], nemeses: &[String], mixed: usize, seed: u64
                 workloads: group.clone(),
                 nemeses: chunk.to_vec(),
                 seed: u64::from(random.random::<u32>()),
+                tried: 0,
                 promise: Promise::Valid,
                 options: Vec::new(),
             });
@@ -202,6 +205,7 @@ pub fn suite(size: Size, seed: u64) -> Vec<Planned> {
             workloads: owned(&[workload]),
             nemeses: owned(nemeses),
             seed: u64::from(random.random::<u32>()),
+            tried: 0,
             promise: Promise::MustFail((*checker).to_owned()),
             options: owned(options),
         });

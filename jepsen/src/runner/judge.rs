@@ -214,7 +214,14 @@ fn required(nemeses: &[String]) -> Vec<String> {
 /// What processes may log as an error, since it is one: that their disk fails.
 fn allowed(faults: &[Fault]) -> Vec<String> {
     const OF_DISKS: [&str; 4] = ["disk", "fsync", "power", "data-loss"];
-    const ERRORS: [&str; 4] = ["IO error", "when Write", "when Read", "os error"];
+    // The last is what whoever waits for a replica hears when it has stopped for such an error.
+    const ERRORS: [&str; 5] = [
+        "IO error",
+        "when Write",
+        "when Read",
+        "os error",
+        "failed to receive from RaftCore",
+    ];
     let struck = faults
         .iter()
         .any(|fault| OF_DISKS.contains(&fault.kind.as_str()));
