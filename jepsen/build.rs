@@ -17,7 +17,7 @@ fn main() {
         }
     }
     if let Some(revision) = git(&["describe", "--always", "--dirty", "--abbrev=12"]) {
-        println!("cargo::rustc-env=LEASEHOLD_REVISION={revision}");
+        println!("cargo::rustc-env=JEPSEN_REVISION={revision}");
     }
 }
 

@@ -517,7 +517,7 @@ fn command_line() -> String {
 /// The revision of the sources that this program was built from, if it was built in a git clone;
 /// it ends in `-dirty` if they were not all committed.
 pub fn revision() -> Option<&'static str> {
-    option_env!("LEASEHOLD_REVISION")
+    option_env!("JEPSEN_REVISION")
 }
 
 #[cfg(test)]

@@ -394,6 +394,7 @@ mod tests {
             workloads: vec!["toy".into()],
             nemeses: vec!["kill".into()],
             seed: 5,
+            tried: 0,
             promise: Promise::Valid,
             options: Vec::new(),
         }
