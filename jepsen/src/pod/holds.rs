@@ -14,7 +14,7 @@
 //!   Then only probes count: the interval ends when the last check that passed was asked. (So it
 //!   does if the process ignores its deadline: it serves, and every probe says so.)
 //! * The deadline is in the process's own lease clock. Where that clock has run at a rate that it
-//!   must not have ([`Agreement`]), deadlines say nothing, and only probes count.
+//!   must not have (see `agreement.rs`), deadlines say nothing, and only probes count.
 //! * A process that was killed served until its last round of probes.
 //! * An interval of no length in which no check passed proves nothing and is left out. A process that wakes from a long
 //!   pause takes in what arrived meanwhile: it writes `begin` for what an old answer gives it, under
