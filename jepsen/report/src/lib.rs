@@ -1,8 +1,8 @@
 //! Pages and plots of a test run, and a small server that lists runs.
 //!
-//! [`write`] makes the whole report of a run from the files in its directory and from nothing
+//! [`write()`] makes the whole report of a run from the files in its directory and from nothing
 //! else: the same files give the same bytes, so that an old run can be reported anew.
-//! [`serve`] shows a directory of such runs to a browser.
+//! [`serve()`] shows a directory of such runs to a browser.
 
 mod axis;
 mod bands;
