@@ -2,8 +2,8 @@
 //!
 //! Preloaded (`LD_PRELOAD`) into a program that is linked with glibc dynamically, it lets the
 //! program's clocks run at another rate, moves its wall clock, and lets `fsync` fail, dawdle or
-//! lie, all as a small mapped file says at each moment ([`layout::Control`]). Behind proxies it
-//! also gives the program an address of its own ([`net`]).
+//! lie, all as a small mapped file says at each moment (`layout::Control`). Behind proxies it
+//! also gives the program an address of its own (`net`).
 //!
 //! Two things make bent clocks believable. All clocks bend together: `CLOCK_MONOTONIC`, `_RAW`,
 //! `_BOOTTIME` and `_REALTIME`. And all waits bend with them, by the same rate, also those that
