@@ -49,8 +49,8 @@ struct Attack {
     args: &'static [&'static str],
 }
 
-/// Bugs that real processes must notice: those of shells and applications, which the other rings do
-/// not contain, and some of the protocol, to show that this ring sees such.
+/// Bugs that real processes must notice: those of shells and applications, most of which no other
+/// ring contains.
 const ATTACKS: &[Attack] = &[
     Attack {
         mutant: "fence_ignored",
@@ -95,24 +95,6 @@ const ATTACKS: &[Attack] = &[
         args: &[
             "--workload=owner",
             "--nemesis=wall-jump,isolate-owner",
-            "--time-limit=30",
-        ],
-    },
-    Attack {
-        mutant: "check_after_deadline",
-        checker: "overlap",
-        args: &[
-            "--workload=owner",
-            "--nemesis=isolate-owner",
-            "--time-limit=20",
-        ],
-    },
-    Attack {
-        mutant: "new_leader_does_not_wait",
-        checker: "overlap",
-        args: &[
-            "--workload=owner",
-            "--nemesis=kill-leader,isolate-owner",
             "--time-limit=30",
         ],
     },
