@@ -180,14 +180,31 @@ impl Kv for Rocks {
         let Ok(handle) = self.column(column) else {
             return;
         };
-        if from >= to {
+        // RocksDB takes the end to be part of the range: a table whose last key is `to` itself,
+        // which lives, would go with the others.
+        let Some(last) = before(to).filter(|last| from < last.as_slice()) else {
             return;
-        }
+        };
         // Whole tables are dropped at once; what is left waits for compaction.
-        if let Err(error) = self.db.delete_file_in_range_cf(&handle, from, to) {
+        if let Err(error) = self.db.delete_file_in_range_cf(&handle, from, &last) {
             tracing::warn!(%error, "deleting old tables failed; compaction will do it");
         }
     }
+}
+
+/// A key of the same length that is smaller, by one as a number; `None` for the smallest.
+fn before(key: &[u8]) -> Option<Vec<u8>> {
+    let mut smaller = key.to_vec();
+    for byte in smaller.iter_mut().rev() {
+        match byte.checked_sub(1) {
+            Some(less) => {
+                *byte = less;
+                return Some(smaller);
+            }
+            None => *byte = u8::MAX,
+        }
+    }
+    None
 }
 
 /// Fields are dropped in this order.
@@ -212,5 +229,38 @@ impl View for RocksView {
             .snapshot
             .iterator_cf_opt(&handle, range(from, to), IteratorMode::Start);
         collect(found, limit_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reclaiming_a_range_leaves_the_key_behind_it_even_where_a_table_ends_with_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let rocks = Rocks::open(directory.path(), true).unwrap();
+        let key = |index: u64| index.to_be_bytes();
+        let mut ops = Ops::default();
+        for index in 1..=256 {
+            ops.put(Column::Log, &key(index), b"entry");
+        }
+        rocks.write(&ops).unwrap();
+        let handle = rocks.column(Column::Log).unwrap();
+        rocks.db.flush_cf(&handle).unwrap();
+        // Only tables below the first level are dropped whole.
+        rocks
+            .db
+            .compact_range_cf(&handle, None::<&[u8]>, None::<&[u8]>);
+        rocks.reclaim(Column::Log, &key(1), &key(256));
+        let last = rocks.last(Column::Log).unwrap();
+        assert_eq!(last.map(|(found, _)| found), Some(key(256).to_vec()));
+    }
+
+    #[test]
+    fn the_key_before_is_the_next_smaller_number() {
+        assert_eq!(before(&[1, 0]), Some(vec![0, 255]));
+        assert_eq!(before(&[7]), Some(vec![6]));
+        assert_eq!(before(&[0, 0]), None);
     }
 }
