@@ -121,7 +121,11 @@ pub fn together() -> Vec<String> {
 /// be valid is in one of them.
 const GROUPS: &[(&[&str], &[&str])] = &[
     (&["register", "counter", "append", "owner"], &[]),
-    (&["fenced", "lock", "lock-external-set", "watch"], &[]),
+    // Something must move for watches to have something to say.
+    (
+        &["fenced", "lock", "lock-external-set", "watch"],
+        &["--storm=2"],
+    ),
     (&["converge", "store"], &[]),
     (&["membership"], &["--spares=1"]),
     (&["election"], &["--slices=1"]),
