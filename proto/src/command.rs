@@ -6,6 +6,7 @@ use crate::clock::ClockClass;
 use crate::error::Rejection;
 use crate::id::{Generation, HandoffId, Incarnation, SessionId};
 use crate::key::SliceKey;
+use crate::message::Word;
 use crate::slice::Slice;
 use crate::target::{SessionSecret, Squid, TargetChange, TargetConfig, TargetName};
 use crate::view::Lease;
@@ -165,6 +166,30 @@ pub enum CloseProof {
     OwnWord,
     /// A supervising parent has reaped its process.
     Reaped,
+}
+
+impl Command {
+    /// What the leader proposes when `session` says `word`. Whether the session has that part, and
+    /// whether the handoff is open, is for the table to decide.
+    pub fn of_word(target: TargetName, session: SessionId, word: Word) -> Self {
+        let complete = |handoff, word, digest| Command::CompleteHandoff {
+            target: target.clone(),
+            handoff,
+            word,
+            digest,
+        };
+        match word {
+            Word::Surrendered(handoff, digest) => {
+                complete(handoff, EndWord::Surrendered(session), Some(digest))
+            }
+            Word::Accepted(handoff) => complete(handoff, EndWord::Accepted(session), None),
+            Word::Refused(handoff) => Command::CancelHandoff {
+                target,
+                handoff,
+                refused_by: session,
+            },
+        }
+    }
 }
 
 /// A party's word that a handoff took effect.

@@ -4,19 +4,16 @@
 //! The machines ask `mutant!("name")` at the place of the rule. A test switches one on for its own
 //! thread with [`plant`]; a process for itself with the environment variable `LEASEHOLD_MUTANT`.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::cell::Cell;
 use std::sync::OnceLock;
 
 thread_local! {
     static PLANTED: Cell<Option<&'static str>> = const { Cell::new(None) };
-    static SEEN: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
 }
 
 /// Switches on one mutant, or none, in this thread.
 pub fn plant(name: Option<&'static str>) {
     PLANTED.set(name);
-    SEEN.take();
 }
 
 /// Whether the mutant of this name is switched on.
@@ -27,16 +24,6 @@ pub fn active(name: &str) -> bool {
         Some(planted) => planted == name,
         None => of_process().as_deref() == Some(name),
     }
-}
-
-/// Whether this thread hears of `what` for the first time since it planted its mutant.
-pub fn first_time(what: String) -> bool {
-    SEEN.with_borrow_mut(|seen| seen.insert(what))
-}
-
-/// Forgets what this thread has heard of, so that a run repeated is the same run.
-pub fn forget_first_times() {
-    SEEN.take();
 }
 
 /// Notes for the table of all rings that `ring` noticed the mutant, or did not: one JSON line, to

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use leasehold_proto::command::{Command, EndWord, Reply};
+use leasehold_proto::command::{Command, Reply};
 use leasehold_proto::message::Word;
 use leasehold_proto::target::Mode;
 use leasehold_proto::{Generation, HandoffId, SessionId, TargetName};
@@ -79,42 +79,12 @@ impl Leader {
     ) -> Option<(Said, Command)> {
         let table = self.shared.replica.table();
         let (_, from, handoff) = table.target(target)?.handoff(word.handoff())?;
-        let (target, id) = (target.clone(), handoff.id);
-        match word {
-            Word::Surrendered(_, digest) if from.session == session => {
-                let word = EndWord::Surrendered(session);
-                Some((
-                    Said::Completed(id),
-                    Command::CompleteHandoff {
-                        target,
-                        handoff: id,
-                        word,
-                        digest: Some(digest),
-                    },
-                ))
-            }
-            Word::Accepted(_) if handoff.to == session => {
-                let word = EndWord::Accepted(session);
-                Some((
-                    Said::Completed(id),
-                    Command::CompleteHandoff {
-                        target,
-                        handoff: id,
-                        word,
-                        digest: None,
-                    },
-                ))
-            }
-            Word::Refused(_) if from.session == session => Some((
-                Said::Refused(id),
-                Command::CancelHandoff {
-                    target,
-                    handoff: id,
-                    refused_by: session,
-                },
-            )),
-            _ => None,
-        }
+        let (speaker, said) = match word {
+            Word::Surrendered(id, _) => (from.session, Said::Completed(id)),
+            Word::Refused(id) => (from.session, Said::Refused(id)),
+            Word::Accepted(id) => (handoff.to, Said::Completed(id)),
+        };
+        (speaker == session).then(|| (said, Command::of_word(target.clone(), session, word)))
     }
 
     fn wants_ack(&self, target: &TargetName, session: SessionId, arming: Generation) -> bool {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use leasehold_proto::clock::ClockClass;
-use leasehold_proto::command::{Command, EndWord, PlanStep, Reply};
+use leasehold_proto::command::{Command, PlanStep, Reply};
 use leasehold_proto::grantor::{Action, Grantor, GrantorConfig, Input, Renewal, SessionInfo};
 use leasehold_proto::message::{Renew, Renewed, Word};
 use leasehold_proto::table::{Event, SessionPhase};
@@ -306,27 +306,15 @@ impl Leader {
         let Some((_, from, handoff)) = open else {
             return;
         };
-        let (target, id) = (self.target.clone(), handoff.id);
-        let command = match word {
-            Word::Surrendered(_, digest) if from.session == session => Command::CompleteHandoff {
-                target,
-                handoff: id,
-                word: EndWord::Surrendered(session),
-                digest: Some(digest),
-            },
-            Word::Accepted(_) if handoff.to == session => Command::CompleteHandoff {
-                target,
-                handoff: id,
-                word: EndWord::Accepted(session),
-                digest: None,
-            },
-            Word::Refused(_) if from.session == session => Command::CancelHandoff {
-                target,
-                handoff: id,
-                refused_by: session,
-            },
-            _ => return,
+        let speaker = match word {
+            Word::Surrendered(..) | Word::Refused(_) => from.session,
+            Word::Accepted(_) => handoff.to,
         };
+        if speaker != session {
+            return;
+        }
+        let id = handoff.id;
+        let command = Command::of_word(self.target.clone(), session, word);
         if self.words.insert(id) {
             self.propose(Some(self.term), command, move |_| Done::Word(id));
         }

@@ -101,8 +101,6 @@ pub struct Played {
 
 /// Plays one schedule.
 pub fn play(seed: u64, options: &Options, traced: bool) -> Played {
-    #[cfg(leasehold_mutants)]
-    leasehold_proto::mutants::forget_first_times();
     let mut world = World::new(seed, options, traced);
     let mut last = 0;
     for number in options.numbers() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use leasehold_proto::clock::ClockClass;
-use leasehold_proto::command::{Command, EndWord};
+use leasehold_proto::command::Command;
 use leasehold_proto::grantor::{Action, Grantor, GrantorConfig, Input, Output, Renewal};
 use leasehold_proto::message::{Renewed, Word};
 use leasehold_proto::table::{Event, LeaseTable};
@@ -422,7 +422,7 @@ impl World {
         let of_words = words
             .iter()
             .filter(open)
-            .map(|word| word_command(session, *word));
+            .map(|word| Command::of_word(target(), session, *word));
         let mut commands: Vec<Command> = of_words.collect();
         let acked = state.session(session).and_then(|known| known.acked_arming);
         if let Some(arming) = armed
@@ -459,28 +459,5 @@ impl World {
         if at != self.log.leader {
             self.retire_deposed(at);
         }
-    }
-}
-
-fn word_command(session: SessionId, word: Word) -> Command {
-    let target = target();
-    match word {
-        Word::Surrendered(handoff, digest) => Command::CompleteHandoff {
-            target,
-            handoff,
-            word: EndWord::Surrendered(session),
-            digest: Some(digest),
-        },
-        Word::Accepted(handoff) => Command::CompleteHandoff {
-            target,
-            handoff,
-            word: EndWord::Accepted(session),
-            digest: None,
-        },
-        Word::Refused(handoff) => Command::CancelHandoff {
-            target,
-            handoff,
-            refused_by: session,
-        },
     }
 }

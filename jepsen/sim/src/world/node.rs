@@ -1,7 +1,7 @@
 //! An Assigner node: a table that lags, and while it takes itself for the leader a Grantor.
 
 use leasehold_proto::clock::wait_after_answer;
-use leasehold_proto::command::{Command, EndWord, PlanStep, Reply};
+use leasehold_proto::command::{Command, PlanStep, Reply};
 use leasehold_proto::grantor::{
     Action, Grantor, GrantorConfig, Input, Output, Renewal, SessionInfo,
 };
@@ -442,7 +442,8 @@ impl World {
         if let Some(state) = node.table.target(target()) {
             let open = |word: &Word| state.handoff(word.handoff()).is_some();
             for word in renew.words.into_iter().filter(open) {
-                node.queue.push(word_command(renew.session, word));
+                let command = Command::of_word(target().clone(), renew.session, word);
+                node.queue.push(command);
             }
             let acked = state
                 .session(renew.session)
@@ -479,29 +480,6 @@ fn grantor_input(event: Event) -> Option<Input> {
         Event::SessionLeaving(session) => Some(Input::Leaving(session)),
         Event::SessionClosed(session) => Some(Input::Closed(session)),
         _ => None,
-    }
-}
-
-fn word_command(session: SessionId, word: Word) -> Command {
-    let target = target().clone();
-    match word {
-        Word::Surrendered(handoff, digest) => Command::CompleteHandoff {
-            target,
-            handoff,
-            word: EndWord::Surrendered(session),
-            digest: Some(digest),
-        },
-        Word::Accepted(handoff) => Command::CompleteHandoff {
-            target,
-            handoff,
-            word: EndWord::Accepted(session),
-            digest: None,
-        },
-        Word::Refused(handoff) => Command::CancelHandoff {
-            target,
-            handoff,
-            refused_by: session,
-        },
     }
 }
 
