@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use leasehold_figures::{Goal, Report};
 use serde::Deserialize;
 
+use super::show::say;
 use crate::runner::interrupt;
 
 /// Options of `mutants`.
@@ -135,7 +136,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         interrupt::watch();
         for attack in ATTACKS.iter().filter(|attack| wanted(attack.mutant)) {
             let note = attacked(attack, args)?;
-            println!("{:<42} {}", note.mutant, note.how);
+            say!("{:<42} {}", note.mutant, note.how);
             notes.push(note);
             if interrupt::came() {
                 return Ok(2);
@@ -148,7 +149,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let survivors = show(&all, &notes);
     let caught = all.len() - survivors.len();
     if !survivors.is_empty() {
-        println!("\nno ring notices: {}", survivors.join(", "));
+        say!("\nno ring notices: {}", survivors.join(", "));
     }
     let mut report = Report::new("mutants", Path::new("."));
     report.figure("mutants_total", all.len() as f64, "mutants", Goal::None);
@@ -158,7 +159,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         "mutants",
         Goal::AtLeast(all.len() as f64),
     );
-    println!("\n{}", report.table());
+    say!("\n{}", report.table());
     if let Some(path) = &args.json {
         report.write(path)?;
     }
@@ -253,7 +254,7 @@ fn show(all: &BTreeSet<String>, notes: &[Note]) -> Vec<String> {
     for note in notes {
         by_mutant.entry(&note.mutant).or_default().push(note);
     }
-    println!(
+    say!(
         "\n{:<42}{}  noticed as",
         "planted bug",
         RINGS.map(|ring| format!("{ring:>11}")).concat()
@@ -278,7 +279,7 @@ fn show(all: &BTreeSet<String>, notes: &[Note]) -> Vec<String> {
         if first.is_none() {
             survivors.push(name.clone());
         }
-        println!("{name:<42}{}  {how}", RINGS.map(cell).concat());
+        say!("{name:<42}{}  {how}", RINGS.map(cell).concat());
     }
     survivors
 }

@@ -16,6 +16,9 @@ use crate::system::{Completion, Invocation};
 
 /// Most that a pod is asked to linger between proof and effect, where the workload is about that.
 const LINGER_MS: u32 = 30;
+/// How long one try of an addition may take before it is repeated. Shorter than a connection takes
+/// to recover lost packets, so that repetitions meet their first try.
+const TRY: Duration = Duration::from_millis(300);
 
 impl LeaseholdClient {
     /// `read`, `write`, `cas`, `append`.
@@ -67,7 +70,7 @@ impl LeaseholdClient {
             });
             let left = invocation.deadline.saturating_sub(begun.elapsed());
             let first = unknown.is_none();
-            match self.carry_out(invocation, what, left).await {
+            match self.carry_out(invocation, what, left.min(TRY)).await {
                 Completion::Ok { value, node, epoch } => {
                     // Its version may be that of a later addition, if this is a repetition.
                     let value = value.get("value").cloned().unwrap_or_default();
