@@ -68,6 +68,7 @@ mod endpoints;
 pub mod error;
 pub mod layer;
 mod slicelet;
+pub mod state;
 
 pub use channels::ChannelPool;
 pub use clerk::{Clerk, ClerkBuilder, PodRoute, ReplicaChoice, Route};

@@ -1,0 +1,342 @@
+//! Ready-made state: a map whose keys move with their slices.
+//!
+//! [`tree`] keeps the keys, [`export`] follows what changes, [`record`] is how a key is written
+//! down.
+
+mod export;
+mod record;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod value;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use leasehold_proto::{Slice, SliceKey};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use xxhash_rust::xxh3::xxh3_64;
+
+pub use export::MapExport;
+pub use value::StateValue;
+
+use super::{BadRecords, Import, Sample, SliceState};
+use crate::error::Lost;
+use crate::slicelet::Guard;
+use export::Follower;
+use tree::{Held, Position, Slot, Tree};
+
+/// More than this is freed beside the runtime, which would stall meanwhile.
+const FREED_AT_ONCE_BYTES: u64 = 1 << 20;
+
+type Merge<V> = Box<dyn Fn(&mut V, V) + Send + Sync>;
+
+/// A map in memory whose keys move with their slices: for caches, counters and indexes. A clone is
+/// the same map.
+///
+/// Give it to the Slicelet with [`SliceletBuilder::state`](crate::SliceletBuilder::state); read and
+/// write it under guards:
+///
+/// ```no_run
+/// # use leasehold_client::Slicelet;
+/// # use leasehold_client::state::StateMap;
+/// # async fn increment(slicelet: &Slicelet, counts: &StateMap<u64>) -> Result<u64, tonic::Status> {
+/// let guard = slicelet.guard_or_wait(b"alice").await?;
+/// let count = counts.update(&guard, b"alice", |count| {
+///     let count = count.get_or_insert(0);
+///     *count += 1;
+///     *count
+/// })?;
+/// guard.verify()?; // this process owned the key all the time: the reply may go
+/// # Ok(count)
+/// # }
+/// ```
+///
+/// Keys stand at the guard's slice key: give the same key that the guard was asked for. A key given
+/// with a guard of another one is kept apart from it, moves with the guard's slice, and is found
+/// only with such a guard.
+///
+/// A write is refused once the guard does not verify, and always under a guard that
+/// [is fenced](Guard::is_fenced), since memory cannot be fenced. A read is not: what it returns is
+/// worth something only if [`Guard::verify`] passes behind it, and nothing under a fenced guard.
+///
+/// Closures run under a lock that other keys share: they should be short, and must not use the map.
+///
+/// A key, its value and 16 bytes more must fit
+/// [`limits::STATE_FRAME_BYTES`](leasehold_proto::limits::STATE_FRAME_BYTES), and the key
+/// [`limits::KEY_BYTES`](leasehold_proto::limits::KEY_BYTES), for the slice to move with its state:
+/// bound what clients may write.
+///
+/// # Two owners
+///
+/// In eventual mode the slice is served here while records of its former owner arrive
+/// ([`Import::Merge`]). A key that was written here since is merged by the rule of
+/// [`StateMap::merging`], or stays as it is here without one; any other key becomes what the
+/// record says. That a key was removed here is not remembered: a record that comes later brings it
+/// back.
+pub struct StateMap<V: StateValue> {
+    inner: Arc<Inner<V>>,
+}
+
+struct Inner<V> {
+    tree: Tree<V>,
+    followers: ArcSwap<Vec<Arc<Follower>>>,
+    merge: Option<Merge<V>>,
+}
+
+impl<V: StateValue> StateMap<V> {
+    /// An empty map. In a merge, what was written here wins.
+    pub fn new() -> Self {
+        Self::made(None)
+    }
+
+    /// An empty map that merges what was written here with what comes from the former owner.
+    /// Merging the same or newer news of a key twice must do no harm: a maximum, a union, the later
+    /// of two times; not a sum.
+    pub fn merging(rule: impl Fn(&mut V, V) + Send + Sync + 'static) -> Self {
+        Self::made(Some(Box::new(rule)))
+    }
+
+    fn made(merge: Option<Merge<V>>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                tree: Tree::new(),
+                followers: ArcSwap::default(),
+                merge,
+            }),
+        }
+    }
+
+    /// The key's value, copied. [`Guard::verify`] must pass behind it.
+    pub fn get(&self, guard: &Guard, key: &[u8]) -> Option<V>
+    where
+        V: Clone,
+    {
+        self.with(guard, key, |value| value.cloned())
+    }
+
+    /// Reads the key's value in place. [`Guard::verify`] must pass behind it.
+    pub fn with<R>(&self, guard: &Guard, key: &[u8], read: impl FnOnce(Option<&V>) -> R) -> R {
+        let position = position(guard.slice_key(), key);
+        self.inner
+            .tree
+            .at(&position, |leaf| read(leaf.get(&position)))
+    }
+
+    /// Changes the key's value in place; `None` is no value, before and after. A panic of `change`
+    /// goes on from here, and what it has changed so far stays.
+    ///
+    /// # Errors
+    /// [`Lost`]: `change` was not called.
+    pub fn update<R>(
+        &self,
+        guard: &Guard,
+        key: &[u8],
+        change: impl FnOnce(&mut Option<V>) -> R,
+    ) -> Result<R, Lost> {
+        if guard.is_fenced() {
+            return Err(Lost::Lapsed);
+        }
+        let position = position(guard.slice_key(), key);
+        let written = self.inner.tree.at(&position, |leaf| {
+            // In here: when the guard is revoked first, nothing is written; else what discards the
+            // slice, which comes after that, takes this lock after us.
+            guard.verify()?;
+            let write = |slot: Slot<'_, V>| {
+                *slot.merged = false;
+                (change(slot.value), true)
+            };
+            Ok(self.inner.write(leaf, &position, write))
+        });
+        written.map(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
+    }
+
+    /// Sets the key's value; the answer is the one before.
+    ///
+    /// # Errors
+    /// [`Lost`]: nothing was written.
+    pub fn insert(&self, guard: &Guard, key: &[u8], value: V) -> Result<Option<V>, Lost> {
+        self.update(guard, key, |slot| slot.replace(value))
+    }
+
+    /// Removes the key; the answer is the value that it had.
+    ///
+    /// # Errors
+    /// [`Lost`]: nothing was removed.
+    pub fn remove(&self, guard: &Guard, key: &[u8]) -> Result<Option<V>, Lost> {
+        self.update(guard, key, Option::take)
+    }
+}
+
+impl<V: StateValue> Inner<V> {
+    /// Writes, and tells the exports. An `Err` is a panic of `write`.
+    fn write<R>(
+        &self,
+        leaf: &mut Held<'_, V>,
+        position: &Position<'_>,
+        write: impl FnOnce(Slot<'_, V>) -> (R, bool),
+    ) -> std::thread::Result<R> {
+        let (result, changed) = leaf.write(position, write);
+        if let Some(bytes) = changed {
+            for follower in self.followers.load().iter() {
+                follower.changed(position, bytes);
+            }
+        }
+        result
+    }
+
+    fn take_in(&self, position: &Position<'_>, theirs: Option<V>, how: Import) {
+        let write = |slot: Slot<'_, V>| match (how, theirs, &self.merge) {
+            (Import::Replace, theirs, _) => {
+                (*slot.value, *slot.merged) = (theirs, false);
+                ((), true)
+            }
+            (Import::Merge, theirs, _) if slot.value.is_none() || *slot.merged => {
+                (*slot.value, *slot.merged) = (theirs, true);
+                ((), true)
+            }
+            (Import::Merge, Some(theirs), Some(rule)) => {
+                if let Some(mine) = slot.value {
+                    rule(mine, theirs);
+                }
+                ((), true)
+            }
+            (Import::Merge, _, _) => ((), false),
+        };
+        let written = self
+            .tree
+            .at(position, |leaf| self.write(leaf, position, write));
+        written.unwrap_or_else(|panic| resume_unwind(panic));
+    }
+
+    /// Adds up the leaves' counts; a leaf that is shared with other slices counts by its entries.
+    fn bytes(&self, slice: Slice) -> u64 {
+        match self.tree.leaves(slice).as_slice() {
+            [] => 0,
+            [only] => only.lock().share(slice),
+            [first, between @ .., last] => {
+                let between: u64 = between.iter().map(|leaf| leaf.bytes()).sum();
+                let at_first = first.lock().share(slice);
+                let at_last = last.lock().share(slice);
+                at_first + between + at_last
+            }
+        }
+    }
+}
+
+/// Records are as [`StateMap`] describes them; keys of samples are its own, not the application's.
+impl<V: StateValue> SliceState for StateMap<V> {
+    type Export = MapExport<V>;
+
+    fn export(&self, slice: Slice) -> MapExport<V> {
+        MapExport::new(&self.inner, slice)
+    }
+
+    fn import(&self, slice: Slice, records: &[u8], how: Import) -> Result<(), BadRecords> {
+        let mut records = records;
+        while !records.is_empty() {
+            let record = record::read(slice, &mut records)?;
+            self.inner.take_in(&record.position, record.value, how);
+        }
+        Ok(())
+    }
+
+    fn discard(&self, slice: Slice) {
+        let (mut freed, mut freed_bytes) = (Vec::new(), 0);
+        let mut next = Some(Position::before(slice.first()));
+        while let Some(position) = next {
+            next = self.inner.tree.at(&position, |leaf| {
+                let (entries, bytes) = leaf.take(slice);
+                freed.push(entries);
+                freed_bytes += bytes;
+                leaf.end().filter(|end| end.at <= slice.last()).cloned()
+            });
+        }
+        if freed_bytes > FREED_AT_ONCE_BYTES
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn_blocking(move || drop(freed));
+        }
+    }
+
+    fn bytes(&self, slice: Slice) -> u64 {
+        self.inner.bytes(slice)
+    }
+
+    fn sample(&self, slice: Slice, most: usize, seed: u64) -> Vec<Sample> {
+        /// Draws for each key that is wanted: some meet leaves without a key of the slice.
+        const DRAWS: usize = 4;
+        let mut leaves = self.inner.tree.leaves(slice);
+        leaves.retain(|leaf| leaf.bytes() > 0);
+        let mut random = SmallRng::seed_from_u64(seed);
+        let mut drawn = BTreeMap::new();
+        for _ in 0..most.saturating_mul(DRAWS) {
+            if drawn.len() == most || leaves.is_empty() {
+                break;
+            }
+            let Some(leaf) = leaves.get(random.random_range(0..leaves.len())) else {
+                break;
+            };
+            let leaf = leaf.lock();
+            let entries = leaf.of(slice);
+            let draw = random.random_range(0..entries.len().max(1));
+            if let Some(entry) = entries.get(draw)
+                && let Some(value) = &entry.value
+            {
+                drawn.insert(sample_key(&entry.position()), fingerprint(value));
+            }
+        }
+        let sample = |(key, fingerprint)| Sample { key, fingerprint };
+        drawn.into_iter().map(sample).collect()
+    }
+
+    fn fingerprint(&self, slice: Slice, key: &[u8]) -> Option<u64> {
+        let (at, key) = key.split_first_chunk()?;
+        let position = position(SliceKey::from_u64(u64::from_be_bytes(*at)), key);
+        let here = slice.contains(position.at);
+        here.then(|| {
+            self.inner
+                .tree
+                .at(&position, |leaf| leaf.get(&position).map(fingerprint))
+        })?
+    }
+}
+
+fn position(at: SliceKey, key: &[u8]) -> Position<'_> {
+    let key = Cow::Borrowed(key);
+    Position { at, key }
+}
+
+/// The slice key, big-endian, and the key: the other end does not know how keys are hashed either.
+fn sample_key(position: &Position<'_>) -> Vec<u8> {
+    [&position.at.as_u64().to_be_bytes(), &*position.key].concat()
+}
+
+fn fingerprint<V: StateValue>(value: &V) -> u64 {
+    let mut bytes = Vec::with_capacity(value.size_bytes());
+    value.encode(&mut bytes);
+    xxh3_64(&bytes)
+}
+
+impl<V: StateValue> Clone for StateMap<V> {
+    fn clone(&self) -> Self {
+        let inner = Arc::clone(&self.inner);
+        Self { inner }
+    }
+}
+
+impl<V: StateValue> Default for StateMap<V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<V: StateValue> std::fmt::Debug for StateMap<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StateMap({} bytes)", self.inner.bytes(Slice::ALL))
+    }
+}

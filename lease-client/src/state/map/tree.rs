@@ -1,0 +1,411 @@
+//! The keys of a [`StateMap`](super::StateMap) in order, in leaves with a lock each.
+//!
+//! A directory says which leaf covers a position; its lock is held for the search alone. A leaf
+//! knows where it ends, since what the directory said may be old when the leaf's lock is had: then
+//! one looks again. A leaf that has grown is cut in two, wherever in the key space it lies, so that
+//! keys that are crowded together (an `identity` hash) get as many locks as others. A leaf that has
+//! become empty joins its left neighbour.
+//!
+//! Order of locks: a leaf, the leaf to its right, then the directory. What the directory covers
+//! with a leaf changes only under the locks of the leaves concerned.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use leasehold_proto::{Slice, SliceKey};
+
+use super::record;
+use super::value::StateValue;
+
+/// Leaves of an empty tree, a power of two: locks for writers before there is enough to cut. These
+/// stay for ever.
+const FIRST_LEAVES: usize = 64;
+/// A leaf with more entries is cut.
+const LEAF_ENTRIES: usize = 256;
+/// A leaf with more bytes is cut.
+const LEAF_BYTES: u64 = 1 << 20;
+/// Leaves looked at in one go when there may be many.
+const PAGE: usize = 1_024;
+
+/// Where a key stands: by its slice key, then by its bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Position<'a> {
+    pub(super) at: SliceKey,
+    pub(super) key: Cow<'a, [u8]>,
+}
+
+impl Position<'_> {
+    /// Before every key with this slice key.
+    pub(super) fn before(at: SliceKey) -> Position<'static> {
+        Position {
+            at,
+            key: Cow::Borrowed(&[]),
+        }
+    }
+
+    pub(super) fn to_owned(&self) -> Position<'static> {
+        Position {
+            at: self.at,
+            key: Cow::Owned(self.key.to_vec()),
+        }
+    }
+}
+
+/// One key.
+pub(super) struct Entry<V> {
+    pub(super) at: SliceKey,
+    pub(super) key: Box<[u8]>,
+    /// `None` only while it is being written.
+    pub(super) value: Option<V>,
+    /// Came with a merge, and was not written here since.
+    merged: bool,
+}
+
+impl<V: StateValue> Entry<V> {
+    pub(super) fn position(&self) -> Position<'_> {
+        Position {
+            at: self.at,
+            key: Cow::Borrowed(&self.key),
+        }
+    }
+
+    pub(super) fn size_bytes(&self) -> u64 {
+        record::size_bytes(&self.key, self.value.as_ref())
+    }
+}
+
+/// The value of one key while it is being written.
+pub(super) struct Slot<'a, V> {
+    /// `None`: there is none, or there will be none.
+    pub(super) value: &'a mut Option<V>,
+    /// Whether it came with a merge and was not written here since.
+    pub(super) merged: &'a mut bool,
+}
+
+/// See the module's description.
+pub(super) struct Tree<V> {
+    /// By the first position that a leaf covers.
+    directory: RwLock<BTreeMap<Position<'static>, Arc<Leaf<V>>>>,
+    /// The first of them.
+    lowest: Arc<Leaf<V>>,
+}
+
+pub(super) struct Leaf<V> {
+    first: Position<'static>,
+    /// Of all its records. Changed under the lock, read without.
+    bytes: AtomicU64,
+    inside: Mutex<Inside<V>>,
+}
+
+struct Inside<V> {
+    /// In order.
+    entries: Vec<Entry<V>>,
+    /// First position behind the leaf, `None` behind the highest key. The leaf's own first one when
+    /// it has left the tree: it covers nothing.
+    end: Option<Position<'static>>,
+}
+
+/// A leaf whose lock is had.
+pub(super) struct Held<'a, V> {
+    leaf: &'a Leaf<V>,
+    inside: MutexGuard<'a, Inside<V>>,
+    /// Whether the newest entry is the last one.
+    appended: bool,
+}
+
+impl<V: StateValue> Leaf<V> {
+    fn new(
+        first: Position<'static>,
+        entries: Vec<Entry<V>>,
+        end: Option<Position<'static>>,
+    ) -> Arc<Self> {
+        let bytes = entries.iter().map(Entry::size_bytes).sum();
+        Arc::new(Self {
+            first,
+            bytes: AtomicU64::new(bytes),
+            inside: Mutex::new(Inside { entries, end }),
+        })
+    }
+
+    pub(super) fn lock(&self) -> Held<'_, V> {
+        Held {
+            leaf: self,
+            inside: self.inside.lock().unwrap_or_else(PoisonError::into_inner),
+            appended: false,
+        }
+    }
+
+    /// As it was a moment ago.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn is_first_leaf(&self) -> bool {
+        const WIDTH: u64 = u64::MAX / FIRST_LEAVES as u64 + 1;
+        self.first.key.is_empty() && self.first.at.as_u64() % WIDTH == 0
+    }
+}
+
+impl<V: StateValue> Held<'_, V> {
+    /// Requires that the position is not before the leaf's first one.
+    fn covers(&self, position: &Position<'_>) -> bool {
+        self.inside.end.as_ref().is_none_or(|end| position < end)
+    }
+
+    /// First position behind the leaf.
+    pub(super) fn end(&self) -> Option<&Position<'static>> {
+        self.inside.end.as_ref()
+    }
+
+    fn find(&self, position: &Position<'_>) -> Result<usize, usize> {
+        self.inside
+            .entries
+            .binary_search_by(|entry| (entry.at, &*entry.key).cmp(&(position.at, &*position.key)))
+    }
+
+    pub(super) fn get(&self, position: &Position<'_>) -> Option<&V> {
+        let at = self.find(position).ok()?;
+        self.inside.entries.get(at)?.value.as_ref()
+    }
+
+    /// Entries at `position` and behind it.
+    pub(super) fn from(&self, position: &Position<'_>) -> &[Entry<V>] {
+        let at = self.find(position).unwrap_or_else(|at| at);
+        self.inside.entries.get(at..).unwrap_or_default()
+    }
+
+    /// Entries of the slice.
+    pub(super) fn of(&self, slice: Slice) -> &[Entry<V>] {
+        let (from, to) = self.range_of(slice);
+        self.inside.entries.get(from..to).unwrap_or_default()
+    }
+
+    fn range_of(&self, slice: Slice) -> (usize, usize) {
+        let entries = &self.inside.entries;
+        let from = entries.partition_point(|entry| entry.at < slice.first());
+        (
+            from,
+            entries.partition_point(|entry| entry.at <= slice.last()),
+        )
+    }
+
+    /// About how many bytes of the leaf are of the slice.
+    pub(super) fn share(&self, slice: Slice) -> u64 {
+        let (from, to) = self.range_of(slice);
+        let all = self.inside.entries.len().max(1) as u128;
+        (u128::from(self.leaf.bytes()) * (to - from) as u128 / all) as u64
+    }
+
+    /// Lets `write` have the value at `position`; it says whether it wrote, which decides whether
+    /// the key has changed. With `Some`, the second part of the answer, it has, and its record is
+    /// about so long now. All is in order behind a panic of `write` too, which is the first part.
+    pub(super) fn write<R>(
+        &mut self,
+        position: &Position<'_>,
+        write: impl FnOnce(Slot<'_, V>) -> (R, bool),
+    ) -> (std::thread::Result<R>, Option<u64>) {
+        let (mut value, mut merged) = (None, false);
+        let found = self.find(position);
+        let known = found.ok().and_then(|at| self.inside.entries.get_mut(at));
+        let before = known.as_ref().map(|entry| entry.size_bytes());
+        let slot = match known {
+            Some(Entry { value, merged, .. }) => Slot { value, merged },
+            None => Slot {
+                value: &mut value,
+                merged: &mut merged,
+            },
+        };
+        let (result, wrote) = match catch_unwind(AssertUnwindSafe(|| write(slot))) {
+            Ok((result, wrote)) => (Ok(result), wrote),
+            Err(panic) => (Err(panic), true),
+        };
+        let (at, key) = (position.at, &*position.key);
+        let after = match found {
+            Ok(index) => match self.inside.entries.get(index).map(|entry| &entry.value) {
+                Some(Some(value)) => Some(record::size_bytes(key, Some(value))),
+                _ => {
+                    self.inside.entries.remove(index);
+                    None
+                }
+            },
+            Err(index) => value.map(|value| {
+                let size = record::size_bytes(key, Some(&value));
+                let (key, value) = (key.into(), Some(value));
+                let entry = Entry {
+                    at,
+                    key,
+                    value,
+                    merged,
+                };
+                self.appended = index == self.inside.entries.len();
+                self.inside.entries.insert(index, entry);
+                size
+            }),
+        };
+        self.count(before.unwrap_or(0), after.unwrap_or(0));
+        let changed = wrote && (before.is_some() || after.is_some());
+        let size = after.unwrap_or_else(|| record::size_bytes::<V>(key, None));
+        (result, changed.then_some(size))
+    }
+
+    fn count(&self, less: u64, more: u64) {
+        let bytes = self.leaf.bytes().saturating_sub(less).saturating_add(more);
+        self.leaf.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes the entries of the slice out, with about how many bytes they are.
+    pub(super) fn take(&mut self, slice: Slice) -> (Vec<Entry<V>>, u64) {
+        let (from, to) = self.range_of(slice);
+        let taken = if to - from == self.inside.entries.len() {
+            std::mem::take(&mut self.inside.entries)
+        } else {
+            self.inside.entries.drain(from..to).collect::<Vec<_>>()
+        };
+        let bytes = taken.iter().map(Entry::size_bytes).sum();
+        self.count(bytes, 0);
+        (taken, bytes)
+    }
+
+    fn is_too_large(&self) -> bool {
+        let entries = self.inside.entries.len();
+        entries > LEAF_ENTRIES || (entries > 1 && self.leaf.bytes() > LEAF_BYTES)
+    }
+
+    /// Cuts the leaf; the right part is returned, and not known to the directory yet. The leaf
+    /// stays full where its keys come in order.
+    fn cut(&mut self) -> Option<Arc<Leaf<V>>> {
+        let entries = &mut self.inside.entries;
+        let at = if self.appended {
+            entries.len().checked_sub(1)?
+        } else {
+            entries.len() / 2
+        };
+        let first = entries.get(at)?.position().to_owned();
+        let right = entries.split_off(at);
+        let bytes = entries.iter().map(Entry::size_bytes).sum();
+        let end = self.inside.end.replace(first.clone());
+        self.leaf.bytes.store(bytes, Ordering::Relaxed);
+        Some(Leaf::new(first, right, end))
+    }
+}
+
+impl<V: StateValue> Tree<V> {
+    pub(super) fn new() -> Self {
+        let leaf = |slice: Slice| {
+            let first = Position::before(slice.first());
+            let end = slice.last().next().map(Position::before);
+            Leaf::new(first, Vec::new(), end)
+        };
+        let slices = Slice::even(FIRST_LEAVES);
+        let end = slices.get(1).map(|second| Position::before(second.first()));
+        let lowest = Leaf::new(Position::before(SliceKey::MIN), Vec::new(), end);
+        let others = slices.into_iter().skip(1).map(leaf);
+        let leaves = std::iter::once(Arc::clone(&lowest)).chain(others);
+        Self {
+            directory: RwLock::new(leaves.map(|leaf| (leaf.first.clone(), leaf)).collect()),
+            lowest,
+        }
+    }
+
+    fn find(&self, position: &Position<'_>) -> Arc<Leaf<V>> {
+        let directory = self
+            .directory
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(find_in(&directory, position).unwrap_or(&self.lowest))
+    }
+
+    /// Calls `f` with the leaf that covers `position`, under its lock.
+    pub(super) fn at<R>(
+        &self,
+        position: &Position<'_>,
+        f: impl FnOnce(&mut Held<'_, V>) -> R,
+    ) -> R {
+        loop {
+            let leaf = self.find(position);
+            let mut held = leaf.lock();
+            if !held.covers(position) {
+                // It was cut, or has left, after it was found; the directory knew before the lock
+                // was given back.
+                continue;
+            }
+            let result = f(&mut held);
+            if held.is_too_large()
+                && let Some(right) = held.cut()
+            {
+                let mut directory = self
+                    .directory
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner);
+                directory.insert(right.first.clone(), right);
+            }
+            let empty = held.inside.entries.is_empty();
+            drop(held);
+            if empty && !leaf.is_first_leaf() {
+                self.join_left(&leaf);
+            }
+            return result;
+        }
+    }
+
+    /// Gives what a leaf covers to its left neighbour, if it is still empty.
+    fn join_left(&self, leaf: &Arc<Leaf<V>>) {
+        let before = (Bound::Unbounded, Bound::Excluded(&leaf.first));
+        let left = {
+            let directory = self
+                .directory
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
+            directory
+                .range(before)
+                .next_back()
+                .map(|(_, left)| Arc::clone(left))
+        };
+        let Some(left) = left else { return };
+        let (mut left, mut held) = (left.lock(), leaf.lock());
+        // Else one of them was cut or has left meanwhile.
+        let neighbours = left.inside.end.as_ref() == Some(&leaf.first);
+        if neighbours && held.covers(&leaf.first) && held.inside.entries.is_empty() {
+            left.inside.end = held.inside.end.replace(leaf.first.clone());
+            let mut directory = self
+                .directory
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            directory.remove(&leaf.first);
+        }
+    }
+
+    /// The leaves that cover the slice, in order, as they are about now.
+    pub(super) fn leaves(&self, slice: Slice) -> Vec<Arc<Leaf<V>>> {
+        let mut leaves = vec![self.find(&Position::before(slice.first()))];
+        while let Some(last) = leaves.last() {
+            let behind = (Bound::Excluded(last.first.clone()), Bound::Unbounded);
+            let before = leaves.len();
+            let directory = self
+                .directory
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
+            let page = directory.range(behind).map(|(_, leaf)| leaf);
+            let page = page.take_while(|leaf| leaf.first.at <= slice.last());
+            leaves.extend(page.take(PAGE).map(Arc::clone));
+            if leaves.len() < before + PAGE {
+                break;
+            }
+        }
+        leaves
+    }
+}
+
+/// The positions of the directory live longer than the one that is looked for; for the search both
+/// live as long as the latter.
+fn find_in<'d, 'p, V>(
+    directory: &'d BTreeMap<Position<'p>, Arc<Leaf<V>>>,
+    position: &Position<'p>,
+) -> Option<&'d Arc<Leaf<V>>> {
+    let (_, leaf) = directory.range(..=position).next_back()?;
+    Some(leaf)
+}
