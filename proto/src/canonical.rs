@@ -209,6 +209,11 @@ impl Canonical for Assigned {
             visitor.plain(u64::from(handoff.ask_cancel) | u64::from(handoff.to_closed) << 1);
         }
         self.replicas.visit(visitor);
+        visitor.plain(u64::from(self.provider.is_some()));
+        if let Some(provider) = &self.provider {
+            provider.lease.visit(visitor);
+            provider.digest.visit(visitor);
+        }
     }
 }
 

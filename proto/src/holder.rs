@@ -21,7 +21,7 @@ use crate::limits;
 use crate::message::{Moved, Ready, ReadyAnswer, Renew, Renewed, Surrender};
 use crate::slice::Slice;
 use crate::target::{Mode, OnLapse, PodAddress};
-use crate::view::{Applied, View, ViewUpdate};
+use crate::view::{Applied, Lease, View, ViewUpdate};
 use handoff::{Incoming, Outgoing};
 
 /// What a Holder is told once.
@@ -84,6 +84,12 @@ pub enum Input {
     /// The slice of this handoff is frozen and no guard is in flight (or those that were have been
     /// cut off): the last change has gone out.
     Drained(HandoffId, Digest),
+    /// The state of the slice of this handoff is on its way, and more of it has arrived: the time
+    /// for which its destination is waited for begins anew.
+    Progressing(HandoffId),
+    /// The last change of the slice of this handoff cannot be brought to its destination: refuse,
+    /// and go on serving, unless it is surrendered already.
+    Withdraw(HandoffId),
     /// From now on a destination that is not ready in time is not waited for.
     HurryHandoffs,
     /// Serve nothing any more, for ever: the session will be closed by its own word.
@@ -278,6 +284,21 @@ impl Holder {
         &self.local
     }
 
+    /// The digest with which the slice that is owned at `epoch` was surrendered to this session, if
+    /// the source's own word for it is known: from its answer, or through the view. Transferred
+    /// state is served only if it has this digest. ◆ That the handoff has ended is not enough: a
+    /// source that expired may have changed the state after it sent it.
+    pub fn proof_of_state(&self, slice: Slice, epoch: Epoch) -> Option<Digest> {
+        let me = self.session()?;
+        let heard = self.incoming.values().find(|known| known.arrived_at(epoch));
+        let (_, assigned) = self.view.as_ref()?.get(slice.first());
+        let lease = Lease { session: me, epoch };
+        let shown = assigned.provider.filter(|_| assigned.owner == Some(lease));
+        heard
+            .and_then(Incoming::digest)
+            .or(shown.and_then(|provider| provider.digest))
+    }
+
     /// The ownership check: passes iff the view gives the slice, it is not frozen, surrendered or
     /// below its floor, and `now` is before the deadline.
     pub fn check(&self, key: SliceKey, now: ClockTime) -> Verdict {
@@ -329,6 +350,8 @@ impl Holder {
             Input::ReadyAnswered(answer) => self.source_answered(now, answer, &mut out),
             Input::Prepared(handoff) => self.prepared(handoff, now, &mut out),
             Input::Drained(handoff, digest) => self.drained(now, handoff, digest, &mut out),
+            Input::Progressing(handoff) => self.progressing(now, handoff),
+            Input::Withdraw(handoff) => self.refuse(now, handoff, &mut out),
             Input::HurryHandoffs => self.hurry_handoffs(now),
             Input::Shutdown => {
                 self.shut = true;

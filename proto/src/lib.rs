@@ -51,6 +51,7 @@ pub mod slice;
 pub mod slice_map;
 pub mod table;
 pub mod target;
+pub mod transfer;
 pub mod view;
 #[cfg(feature = "wire")]
 pub mod wire;
@@ -61,4 +62,4 @@ pub use key::{KeyHash, SliceKey};
 pub use slice::Slice;
 pub use slice_map::SliceMap;
 pub use target::{Mode, PodAddress, Squid, TargetName};
-pub use view::{Assigned, Lease, View, ViewDiff, ViewUpdate};
+pub use view::{Assigned, Lease, Provider, View, ViewDiff, ViewUpdate};

@@ -59,6 +59,10 @@ pub const KEY_BYTES: usize = 64 << 10;
 pub const MEMBERS: usize = 64;
 /// One chunk of a snapshot that is saved.
 pub const CHUNK_BYTES: usize = 1 << 20;
+/// Records of one frame of a transfer, in bytes; a record that is larger than this cannot move.
+pub const STATE_FRAME_BYTES: usize = 1 << 20;
+/// State that a source keeps unacknowledged for one transfer, in bytes.
+pub const STATE_WINDOW_BYTES: usize = 16 << 20;
 /// Largest redirect in the metadata of an answer, before base64.
 pub const REDIRECT_BYTES: usize = 1_024;
 

@@ -194,8 +194,8 @@ impl LeaseTable {
                 target,
                 handoff,
                 word,
-                digest: _,
-            } => self.complete_handoff(entry, &target, handoff, word),
+                digest,
+            } => self.complete_handoff(entry, &target, handoff, word, digest),
             Command::CancelHandoff {
                 target,
                 handoff,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::command::Digest;
 use crate::id::{Epoch, Generation, HandoffId, SessionId};
 use crate::key::SliceKey;
 use crate::slice::Slice;
@@ -32,6 +33,16 @@ pub struct Handoff {
     pub to_closed: bool,
 }
 
+/// Whence the owner of a slice has its state: who owned it just before, by a planned move.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct Provider {
+    /// The lease before.
+    pub lease: Lease,
+    /// Strong mode: of the state with which it was surrendered. The destination serves what it has
+    /// received only if it has this digest. Eventual mode: none, the state is pulled afterwards.
+    pub digest: Option<Digest>,
+}
+
 /// Who serves a slice.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Default)]
 pub struct Assigned {
@@ -41,6 +52,8 @@ pub struct Assigned {
     pub handoff: Option<Handoff>,
     /// Sessions that serve copies beside the owner (eventual mode).
     pub replicas: Box<[SessionId]>,
+    /// Where its owner has the state from; `None` where the slice began without any.
+    pub provider: Option<Provider>,
 }
 
 impl Assigned {
@@ -52,6 +65,13 @@ impl Assigned {
             .into_iter()
             .chain(to)
             .chain(self.replicas.iter().copied())
+    }
+
+    /// The sessions whose addresses a view carries for this entry: those it names, and the one
+    /// from which state is pulled.
+    pub fn addressed(&self) -> impl Iterator<Item = SessionId> {
+        let pulled = self.provider.filter(|from| from.digest.is_none());
+        self.sessions().chain(pulled.map(|from| from.lease.session))
     }
 }
 
@@ -169,8 +189,11 @@ impl View {
         if self.pods.len() <= 64 || !self.pods.len().is_power_of_two() {
             return;
         }
-        let named: std::collections::BTreeSet<_> =
-            self.slices.iter().flat_map(|(_, a)| a.sessions()).collect();
+        let named: std::collections::BTreeSet<_> = self
+            .slices
+            .iter()
+            .flat_map(|(_, a)| a.addressed())
+            .collect();
         self.pods.retain(|session, _| named.contains(session));
     }
 }

@@ -27,6 +27,7 @@ use prost::Message;
 
 pub use codec::{bounded_text, handoff_id, pod_address, session_id, target_name};
 pub use error::{Problem, WireError};
+pub use peer::{PullBegin, PullRequest};
 pub use record::{decode_record, decode_record_key, encode_record, encode_record_key};
 pub use session::{
     AssignerMessage, CloseRequest, ClosedReason, DrainRequest, Hello, KeyLoad, LoadReport,

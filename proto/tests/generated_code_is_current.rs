@@ -5,11 +5,12 @@ use std::path::Path;
 const FILES: [&str; 6] = ["types", "session", "watch", "peer", "admin", "record"];
 
 /// Fields that may be large: kept as slices of the receive buffer instead of copies.
-const LARGE: [&str; 4] = [
+const LARGE: [&str; 5] = [
     ".leasehold.v1.Renewed.view_update",
     ".leasehold.v1.Pushed.view_update",
     ".leasehold.v1.WatchReply.update",
     ".leasehold.v1.SaveSnapshotReply.chunk",
+    ".leasehold.v1.StateFrame.records",
 ];
 
 #[test]

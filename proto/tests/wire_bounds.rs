@@ -60,7 +60,8 @@ fn decode_as_everything(bytes: &[u8]) {
     as_each! {
         SliceletMessage => SliceletMessage, AssignerMessage => AssignerMessage, WatchReply => wire::WatchReply,
         RegisterRequest => wire::RegisterRequest, RegisterReply => wire::RegisterReply, Renew => Renew,
-        ReadyReply => leasehold_proto::message::ReadyAnswer, Redirect => Redirect,
+        ReadyReply => leasehold_proto::message::ReadyAnswer, PullRequest => wire::PullRequest,
+        StateFrame => leasehold_proto::transfer::Frame<bytes::Bytes>, Redirect => Redirect,
         CreateTargetRequest => admin::CreateTarget, UpdateTargetRequest => admin::UpdateTarget,
         MoveSliceRequest => admin::MoveSlice, LookupKeyRequest => admin::LookupKey, ListSlicesReply => listing::SlicePage,
         ListSessionsReply => listing::SessionPage, ClusterStatusReply => listing::ClusterStatus,
@@ -215,9 +216,8 @@ fn lists_and_texts_have_their_bounds() {
     let replicas = vec![7; limits::REPLICAS_PER_SLICE + 1];
     refused(
         Assigned::try_from(pb::Assigned {
-            owner: None,
-            handoff: None,
             replicas,
+            ..pb::Assigned::default()
         }),
         "Assigned.replicas",
     );

@@ -7,6 +7,7 @@ mod strategies;
 
 use std::fmt::Debug;
 
+use leasehold_proto::transfer::Frame;
 use leasehold_proto::wire::{self, AssignerMessage, SliceletMessage, WireError, pb};
 use proptest::prelude::*;
 use prost::Message;
@@ -186,7 +187,16 @@ proptest! {
     }
 
     #[test]
-    fn messages_of_peers(ready in strategies::ready(), answer in strategies::ready_answer()) {
+    fn messages_of_peers(
+        ready in strategies::ready(),
+        answer in strategies::ready_answer(),
+        pull in strategies::pull_request(),
+        frame in strategies::frame(),
+    ) {
+        prop_assert_eq!(round_trip::<_, pb::PullRequest>(&pull), pull);
+        let sent = pb::StateFrame::from(frame.clone()).encode_to_vec();
+        let received = pb::StateFrame::decode(sent.as_slice()).expect("what was encoded");
+        prop_assert_eq!(Frame::try_from(received), Ok(frame));
         prop_assert_eq!(round_trip::<_, pb::ReadyRequest>(&ready), ready);
         prop_assert_eq!(round_trip::<_, pb::ReadyReply>(&answer), answer);
     }

@@ -409,7 +409,7 @@ impl TargetViews {
             named.extend(
                 diff.changed
                     .iter()
-                    .flat_map(|(_, assigned)| assigned.sessions()),
+                    .flat_map(|(_, assigned)| assigned.addressed()),
             );
         } else {
             named.extend(self.sessions.iter().copied());

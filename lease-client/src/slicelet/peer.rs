@@ -48,6 +48,15 @@ impl PeerService {
 
 #[tonic::async_trait]
 impl SliceletPeer for PeerService {
+    type PullStateStream = futures::stream::Empty<Result<pb::StateFrame, Status>>;
+
+    async fn pull_state(
+        &self,
+        _: Request<tonic::Streaming<pb::PullRequest>>,
+    ) -> Result<Response<Self::PullStateStream>, Status> {
+        Err(Status::unimplemented("this Slicelet has no state to send"))
+    }
+
     async fn take_over(
         &self,
         request: Request<pb::ReadyRequest>,

@@ -50,14 +50,25 @@ pub(super) struct Incoming {
     epoch: Epoch,
     from: SessionId,
     prepared: bool,
-    accepted: bool,
+    /// The source's surrender was accepted, with this digest.
+    accepted: Option<Digest>,
     refused: bool,
     ready_again: ClockTime,
 }
 
 impl Incoming {
     pub(super) fn wake_at(&self) -> Option<ClockTime> {
-        (self.prepared && !self.accepted && !self.refused).then_some(self.ready_again)
+        (self.prepared && self.accepted.is_none() && !self.refused).then_some(self.ready_again)
+    }
+
+    /// Whether the slice is owned at `epoch` by this handoff.
+    pub(super) fn arrived_at(&self, epoch: Epoch) -> bool {
+        self.epoch == epoch && self.accepted.is_some()
+    }
+
+    /// With which state it was surrendered.
+    pub(super) fn digest(&self) -> Option<Digest> {
+        self.accepted
     }
 }
 
@@ -92,8 +103,11 @@ impl Canonical for Incoming {
         self.epoch.visit(visitor);
         self.from.visit(visitor);
         visitor.plain(
-            u64::from(self.prepared) | u64::from(self.accepted) << 1 | u64::from(self.refused) << 2,
+            u64::from(self.prepared)
+                | u64::from(self.accepted.is_some()) << 1
+                | u64::from(self.refused) << 2,
         );
+        self.accepted.visit(visitor);
         if self.wake_at().is_some() {
             visitor.due(self.ready_again);
         }
@@ -126,7 +140,7 @@ impl Holder {
         let incoming = self
             .incoming
             .iter()
-            .filter(|(_, incoming)| incoming.accepted)
+            .filter(|(_, incoming)| incoming.accepted.is_some())
             .map(|(id, _)| Word::Accepted(*id));
         outgoing
             .chain(incoming)
@@ -213,7 +227,7 @@ impl Holder {
                 epoch: handoff.epoch,
                 from,
                 prepared: false,
-                accepted: false,
+                accepted: None,
                 refused: false,
                 ready_again: now,
             });
@@ -300,7 +314,7 @@ impl Holder {
     }
 
     /// ◆ Stored before it is said, and never undone.
-    fn refuse(&mut self, now: ClockTime, id: HandoffId, out: &mut Output) {
+    pub(super) fn refuse(&mut self, now: ClockTime, id: HandoffId, out: &mut Output) {
         let Some(outgoing) = self.outgoing.get_mut(&id) else {
             return;
         };
@@ -370,6 +384,13 @@ impl Holder {
         }
     }
 
+    pub(super) fn progressing(&mut self, now: ClockTime, id: HandoffId) {
+        let patience = self.patience();
+        if let Some(outgoing) = self.outgoing.get_mut(&id) {
+            outgoing.deadline = outgoing.deadline.max(now + patience);
+        }
+    }
+
     pub(super) fn prepared(&mut self, id: HandoffId, now: ClockTime, _out: &mut Output) {
         if let Some(incoming) = self.incoming.get_mut(&id) {
             incoming.prepared = true;
@@ -407,7 +428,7 @@ impl Holder {
             ReadyAnswer::Surrendered(surrender) => self.accept(now, surrender, out),
             ReadyAnswer::Refused(id) => {
                 if let Some(incoming) = self.incoming.get_mut(&id) {
-                    incoming.refused = !incoming.accepted;
+                    incoming.refused = incoming.accepted.is_none();
                 }
             }
             // Only the table can tell what became of the source's session; the view will show it.
@@ -432,7 +453,8 @@ impl Holder {
             Some(incoming)
                 if incoming.from == surrender.from || mutant!("surrender_of_another_handoff") =>
             {
-                if !std::mem::replace(&mut incoming.accepted, true) {
+                if incoming.accepted.is_none() {
+                    incoming.accepted = Some(surrender.digest);
                     out.changed = true;
                     self.renew_soon(now);
                 }
@@ -484,7 +506,7 @@ impl Holder {
             .handoff
             .and_then(|h| Some((h, self.incoming.get(&h.id)?)))
         {
-            let part = if incoming.accepted {
+            let part = if incoming.accepted.is_some() {
                 Part::Owner
             } else {
                 Part::Arriving(handoff.id)
@@ -514,7 +536,7 @@ impl Holder {
     pub fn arriving(&self) -> impl Iterator<Item = (HandoffId, Slice, Epoch)> {
         self.incoming
             .iter()
-            .filter(|(_, incoming)| !incoming.accepted)
+            .filter(|(_, incoming)| incoming.accepted.is_none())
             .map(|(id, incoming)| (*id, incoming.slice, incoming.epoch))
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{Applied, Entry, LeaseTable, same_term};
 use crate::clock::ClockClass;
-use crate::command::{EndWord, PlanStep, Reply};
+use crate::command::{Digest, EndWord, PlanStep, Reply};
 use crate::error::Rejection;
 use crate::id::{Generation, HandoffId, SessionId};
 use crate::key::SliceKey;
@@ -119,9 +119,10 @@ impl LeaseTable {
         name: &TargetName,
         handoff: HandoffId,
         word: EndWord,
+        digest: Option<Digest>,
     ) -> Applied {
         self.target_mut(name)?
-            .complete_handoff(entry, handoff, word)
+            .complete_handoff(entry, handoff, word, digest)
     }
 
     pub(super) fn cancel_handoff(

@@ -1,19 +1,22 @@
 //! Handoffs: completed, cancelled, asked to cancel. Begun in a plan.
 
 use super::{Applied, Entry, Event, TargetState};
-use crate::command::{EndWord, Reply};
+use crate::command::{Digest, EndWord, Reply};
 use crate::error::Rejection;
 use crate::id::{HandoffId, SessionId};
-use crate::view::{Assigned, Lease};
+use crate::view::{Assigned, Lease, Provider};
 
 impl TargetState {
     /// On the source's *surrendered* or the destination's *accepted* the slice is the
-    /// destination's; ◆ if that session has closed it falls vacant instead.
+    /// destination's; ◆ if that session has closed it falls vacant instead. The digest of the
+    /// surrender goes into the view: the destination may never hear it from the source, and what
+    /// it has received is nothing without.
     pub(super) fn complete_handoff(
         &mut self,
         entry: &mut Entry,
         id: HandoffId,
         word: EndWord,
+        digest: Option<Digest>,
     ) -> Applied {
         let (slice, assigned, from, handoff) = self.of_handoff(id)?;
         let (speaker, part) = match word {
@@ -36,6 +39,12 @@ impl TargetState {
             .copied()
             .filter(|replica| *replica != handoff.to)
             .collect();
+        let of_source = matches!(word, EndWord::Surrendered(_));
+        let digest = digest.filter(|digest| of_source && *digest != Digest::EMPTY);
+        let surrendered = |digest| Provider {
+            lease: from,
+            digest: Some(digest),
+        };
         self.put(
             entry,
             slice,
@@ -43,6 +52,7 @@ impl TargetState {
                 owner,
                 handoff: None,
                 replicas,
+                provider: digest.filter(|_| owner.is_some()).map(surrendered),
             },
         );
         entry.event(Event::HandoffEnded {

@@ -8,7 +8,7 @@ use crate::id::{Epoch, HandoffId, SessionId};
 use crate::limits;
 use crate::slice::Slice;
 use crate::target::Mode;
-use crate::view::{Assigned, Handoff, Lease};
+use crate::view::{Assigned, Handoff, Lease, Provider};
 
 type Step = Result<(), Rejection>;
 
@@ -88,8 +88,8 @@ impl TargetState {
         let replicas = others(&assigned, to);
         let granted = Assigned {
             owner,
-            handoff: None,
             replicas,
+            ..Assigned::default()
         };
         self.put(entry, slice, granted);
         Ok(())
@@ -162,10 +162,15 @@ impl TargetState {
             epoch: Epoch::mint(entry.generation),
         });
         let replicas = others(&assigned, to);
+        let provider = assigned.owner.map(|lease| Provider {
+            lease,
+            digest: None,
+        });
         let moved = Assigned {
             owner,
             handoff: None,
             replicas,
+            provider,
         };
         self.put(entry, slice, moved);
         Ok(())
@@ -216,6 +221,7 @@ impl TargetState {
             merged,
             Assigned {
                 owner: Some(lease),
+                provider: None,
                 ..lower
             },
         );

@@ -149,6 +149,9 @@ impl TargetState {
                 let inherits = handoff
                     .filter(|_| !mutant!("expiry_of_source_vacates"))
                     .and_then(|handoff| self.owner_after(handoff.to, handoff.epoch));
+                // ◆ Nobody has said that it was surrendered: what the destination has received is no
+                // more than a part, unless it holds the source's own word.
+                assigned.provider = None;
                 assigned.owner = inherits.or_else(|| {
                     let named = *successors.get(&slice.first())?;
                     (named != id).then(|| self.owner_after(named, Epoch::mint(entry.generation)))?

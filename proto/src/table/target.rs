@@ -499,7 +499,7 @@ impl TargetState {
         let slices =
             SliceMap::new(entries).unwrap_or_else(|_| SliceMap::whole(Assigned::default()));
         let pods = self
-            .addresses(slices.iter().flat_map(|(_, assigned)| assigned.sessions()))
+            .addresses(slices.iter().flat_map(|(_, assigned)| assigned.addressed()))
             .collect();
         View {
             generation: self.generation,
@@ -538,7 +538,11 @@ impl TargetState {
         };
         let changed: Vec<(Slice, Assigned)> = firsts.into_iter().filter_map(entry).collect();
         let pods: BTreeMap<_, _> = self
-            .addresses(changed.iter().flat_map(|(_, assigned)| assigned.sessions()))
+            .addresses(
+                changed
+                    .iter()
+                    .flat_map(|(_, assigned)| assigned.addressed()),
+            )
             .collect();
         Some(ViewUpdate::Diff(ViewDiff {
             base: known,

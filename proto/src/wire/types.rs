@@ -14,7 +14,7 @@ use crate::message::{Moved, Surrender, Word};
 use crate::slice::Slice;
 use crate::table::SessionPhase;
 use crate::target::{Consistency, Mode, OnLapse, PodAddress, SessionSecret, Squid};
-use crate::view::{Assigned, Handoff, Lease};
+use crate::view::{Assigned, Handoff, Lease, Provider};
 
 wire_enum!(ClockClass = ClockClass { Raw = Raw, Slewed = Slewed });
 wire_enum!(KeyHash = KeyHash { Xxh3 = Xxh3, FarmHash64 = Farmhash64, Identity = Identity });
@@ -44,7 +44,18 @@ message!(
         to_closed: Same
     }
 );
-message!(Assigned = Assigned { owner: Maybe, handoff: Maybe, replicas: Ids<{ limits::REPLICAS_PER_SLICE }> });
+message!(
+    Provider = Provider {
+        lease: Needed,
+        digest: Sixteen
+    }
+);
+message!(Assigned = Assigned {
+    owner: Maybe,
+    handoff: Maybe,
+    replicas: Ids<{ limits::REPLICAS_PER_SLICE }>,
+    provider: Maybe
+});
 message!(
     Squid = Squid {
         address: Address,

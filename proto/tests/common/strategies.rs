@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use leasehold_proto::command::{CloseProof, Command, Digest, EndWord, PlanStep, Registered, Reply};
 use leasehold_proto::error::Rejection;
 use leasehold_proto::id::Incarnation;
@@ -14,8 +15,9 @@ use leasehold_proto::table::{
 use leasehold_proto::target::{
     Consistency, Hold, OnLapse, SessionSecret, TargetChange, TargetConfig,
 };
-use leasehold_proto::view::Handoff;
-use leasehold_proto::wire::pb;
+use leasehold_proto::transfer::{Ack, Frame, Mark, TransferTag};
+use leasehold_proto::view::{Handoff, Provider};
+use leasehold_proto::wire::{PullBegin, PullRequest, pb};
 use leasehold_proto::{
     Assigned, ClockClass, Epoch, Generation, HandoffId, KeyHash, Lease, LogId, Mode, PodAddress,
     SessionId, Slice, SliceKey, SliceMap, Squid, TargetName, View, ViewDiff, ViewUpdate, limits,
@@ -240,11 +242,19 @@ pub fn replicas() -> impl Strategy<Value = Vec<SessionId>> {
 }
 
 pub fn assigned() -> impl Strategy<Value = Assigned> {
-    (of(lease()), of(handoff()), replicas()).prop_map(|(owner, handoff, replicas)| Assigned {
-        owner,
-        handoff,
-        replicas: replicas.into(),
-    })
+    (of(lease()), of(handoff()), replicas(), of(provider())).prop_map(
+        |(owner, handoff, replicas, provider)| Assigned {
+            owner,
+            handoff,
+            replicas: replicas.into(),
+            provider,
+        },
+    )
+}
+
+pub fn provider() -> impl Strategy<Value = Provider> {
+    let digest = of(digest());
+    (lease(), digest).prop_map(|(lease, digest)| Provider { lease, digest })
 }
 
 /// Slices in order without overlap; `true` when they leave no gap either.
@@ -660,4 +670,45 @@ pub fn record() -> impl Strategy<Value = Record> {
         },
     );
     prop_oneof![meta, of_target, of_slice, of_session]
+}
+
+pub fn tag() -> impl Strategy<Value = TransferTag> {
+    (target(), slice(), epoch(), epoch(), of(handoff_id())).prop_map(
+        |(target, slice, from_epoch, to_epoch, handoff)| TransferTag {
+            target,
+            slice,
+            from_epoch,
+            to_epoch,
+            handoff,
+        },
+    )
+}
+
+pub fn pull_request() -> impl Strategy<Value = PullRequest> {
+    let ack = || (any::<u64>(), digest()).prop_map(|(seq, digest)| Ack { seq, digest });
+    let begin = (tag(), session(), session(), of(ack())).prop_map(|(tag, from, to, have)| {
+        PullRequest::Begin(PullBegin {
+            tag,
+            from,
+            to,
+            have,
+        })
+    });
+    prop_oneof![begin, ack().prop_map(PullRequest::Ack)]
+}
+
+pub fn frame() -> impl Strategy<Value = Frame<Bytes>> {
+    let mark = prop::sample::select(vec![Mark::More, Mark::CaughtUp, Mark::Last]);
+    let digest = of(digest());
+    let records = vec(any::<u8>(), 0..32);
+    (tag(), any::<u64>(), mark, records, any::<u64>(), digest).prop_map(
+        |(tag, seq, mark, records, checksum, digest)| Frame {
+            tag,
+            seq,
+            mark,
+            records: records.into(),
+            checksum,
+            digest,
+        },
+    )
 }

@@ -80,6 +80,20 @@ pub struct Assigned {
     /// Sessions that serve copies beside the owner; at most REPLICAS_PER_SLICE.
     #[prost(fixed64, repeated, tag = "3")]
     pub replicas: ::prost::alloc::vec::Vec<u64>,
+    /// Where its owner has the state from; absent where the slice began without any.
+    #[prost(message, optional, tag = "4")]
+    pub provider: ::core::option::Option<Provider>,
+}
+/// Whence the owner of a slice has its state: who owned it just before, by a planned move.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Provider {
+    /// The lease before.
+    #[prost(message, optional, tag = "1")]
+    pub lease: ::core::option::Option<Lease>,
+    /// Of the state with which it was surrendered, 16 bytes; absent in eventual mode, where the state
+    /// is pulled afterwards.
+    #[prost(bytes = "vec", optional, tag = "2")]
+    pub digest: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
 }
 /// A slice and who serves it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1815,6 +1829,93 @@ pub mod watch_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// What state is, in every frame.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TransferTag {
+    /// Of which target.
+    #[prost(string, tag = "1")]
+    pub target: ::prost::alloc::string::String,
+    /// Of which slice.
+    #[prost(message, optional, tag = "2")]
+    pub slice: ::core::option::Option<SliceRange>,
+    /// At which epoch the source owns it, by the table.
+    #[prost(message, optional, tag = "3")]
+    pub from_epoch: ::core::option::Option<Epoch>,
+    /// At which epoch the destination will own it, or does (eventual mode).
+    #[prost(message, optional, tag = "4")]
+    pub to_epoch: ::core::option::Option<Epoch>,
+    /// The id of the handoff; absent in eventual mode.
+    #[prost(fixed64, optional, tag = "5")]
+    pub handoff: ::core::option::Option<u64>,
+}
+/// Destination to source, in a transfer.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PullRequest {
+    /// First `begin`, then any number of `ack`.
+    #[prost(oneof = "pull_request::Message", tags = "1, 2")]
+    pub message: ::core::option::Option<pull_request::Message>,
+}
+/// Nested message and enum types in `PullRequest`.
+pub mod pull_request {
+    /// First `begin`, then any number of `ack`.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        /// Send the state.
+        #[prost(message, tag = "1")]
+        Begin(super::PullBegin),
+        /// So much was taken in.
+        #[prost(message, tag = "2")]
+        Ack(super::StateAck),
+    }
+}
+/// Send the state of a slice.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PullBegin {
+    /// Of what.
+    #[prost(message, optional, tag = "1")]
+    pub tag: ::core::option::Option<TransferTag>,
+    /// The source session.
+    #[prost(fixed64, tag = "2")]
+    pub from: u64,
+    /// The destination session, which speaks.
+    #[prost(fixed64, tag = "3")]
+    pub to: u64,
+    /// What was taken in over earlier connections; absent for a transfer from the beginning.
+    #[prost(message, optional, tag = "4")]
+    pub have: ::core::option::Option<StateAck>,
+}
+/// Everything up to a frame was taken in.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StateAck {
+    /// The number of the newest frame.
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    /// The destination's own digest after it, 16 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+}
+/// A part of a slice's state.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StateFrame {
+    /// What it is a part of.
+    #[prost(message, optional, tag = "1")]
+    pub tag: ::core::option::Option<TransferTag>,
+    /// From 1, without gaps.
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    /// Where it stands.
+    #[prost(enumeration = "StateMark", tag = "3")]
+    pub mark: i32,
+    /// Records of the application; at most STATE_FRAME_BYTES.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub records: ::prost::bytes::Bytes,
+    /// Over all of the above.
+    #[prost(fixed64, tag = "5")]
+    pub checksum: u64,
+    /// Of the whole transfer, 16 bytes; with the last frame only.
+    #[prost(bytes = "vec", optional, tag = "6")]
+    pub digest: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
+}
 /// Destination to source: I am prepared, hand over.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadyRequest {
@@ -1849,6 +1950,43 @@ pub mod ready_reply {
         /// The id of the source session, which is not held here (any more).
         #[prost(fixed64, tag = "3")]
         NotMine(u64),
+    }
+}
+/// Where in the stream a frame stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum StateMark {
+    /// Not a mark.
+    Unspecified = 0,
+    /// More is to come at once.
+    More = 1,
+    /// With this frame the destination has everything for a moment.
+    CaughtUp = 2,
+    /// The last change; nothing comes after it.
+    Last = 3,
+}
+impl StateMark {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "STATE_MARK_UNSPECIFIED",
+            Self::More => "STATE_MARK_MORE",
+            Self::CaughtUp => "STATE_MARK_CAUGHT_UP",
+            Self::Last => "STATE_MARK_LAST",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "STATE_MARK_UNSPECIFIED" => Some(Self::Unspecified),
+            "STATE_MARK_MORE" => Some(Self::More),
+            "STATE_MARK_CAUGHT_UP" => Some(Self::CaughtUp),
+            "STATE_MARK_LAST" => Some(Self::Last),
+            _ => None,
+        }
     }
 }
 /// Generated client implementations.
@@ -1966,6 +2104,33 @@ pub mod slicelet_peer_client {
                 .insert(GrpcMethod::new("leasehold.v1.SliceletPeer", "TakeOver"));
             self.inner.unary(req, path, codec).await
         }
+        /// The state of a slice: first what there is of it, then what changes, then the last change. The
+        /// caller begins with PullBegin and then acknowledges. A newer call for the same transfer takes
+        /// the place of an older one.
+        pub async fn pull_state(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::PullRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::StateFrame>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/leasehold.v1.SliceletPeer/PullState",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("leasehold.v1.SliceletPeer", "PullState"));
+            self.inner.streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1987,6 +2152,19 @@ pub mod slicelet_peer_server {
             &self,
             request: tonic::Request<super::ReadyRequest>,
         ) -> std::result::Result<tonic::Response<super::ReadyReply>, tonic::Status>;
+        /// Server streaming response type for the PullState method.
+        type PullStateStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::StateFrame, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The state of a slice: first what there is of it, then what changes, then the last change. The
+        /// caller begins with PullBegin and then acknowledges. A newer call for the same transfer takes
+        /// the place of an older one.
+        async fn pull_state(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::PullRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::PullStateStream>, tonic::Status>;
     }
     /// Served by every Slicelet at its pod's address.
     #[derive(Debug)]
@@ -2106,6 +2284,52 @@ pub mod slicelet_peer_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/leasehold.v1.SliceletPeer/PullState" => {
+                    #[allow(non_camel_case_types)]
+                    struct PullStateSvc<T: SliceletPeer>(pub Arc<T>);
+                    impl<
+                        T: SliceletPeer,
+                    > tonic::server::StreamingService<super::PullRequest>
+                    for PullStateSvc<T> {
+                        type Response = super::StateFrame;
+                        type ResponseStream = T::PullStateStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::PullRequest>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SliceletPeer>::pull_state(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PullStateSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
