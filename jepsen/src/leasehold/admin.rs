@@ -100,6 +100,12 @@ impl Admin {
         })
     }
 
+    /// The same, but what is asked with patience is asked for so long.
+    pub fn patient(&self, patience: Duration) -> Self {
+        let nodes = self.nodes.clone();
+        Self { nodes, patience }
+    }
+
     /// The Assigners.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes

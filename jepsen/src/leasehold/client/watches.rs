@@ -18,7 +18,7 @@ use tonic::{Code, Status, Streaming};
 use super::LeaseholdClient;
 use super::outcome::{nonsense, of_status, out_of_time};
 use crate::leasehold::TARGET;
-use crate::leasehold::admin::Node;
+use crate::leasehold::admin::{Admin, Node};
 use crate::system::{Completion, Invocation};
 
 /// Before a watch that could not be opened is tried again.
@@ -181,7 +181,9 @@ impl LeaseholdClient {
 
     /// `stir`: a slice is split and made whole again, so that there is something to be told.
     pub(super) async fn stir(&mut self, invocation: &Invocation) -> Completion {
-        match timeout(invocation.deadline, self.split_and_merge()).await {
+        // The leader may be any of them, and may change.
+        let admin = self.admin.patient(invocation.deadline);
+        match timeout(invocation.deadline, split_and_merge(&admin)).await {
             Ok(Ok(())) => Completion::Ok {
                 value: Value::Null,
                 node: None,
@@ -191,37 +193,6 @@ impl LeaseholdClient {
             Ok(Err(error)) => Completion::Fail(format!("{error:#}")),
             Err(_) => Completion::Fail("no answer in time".into()),
         }
-    }
-
-    async fn split_and_merge(&self) -> anyhow::Result<()> {
-        let slices = self.admin.slices(TARGET).await?;
-        let wide = slices.slices.iter().map(|info| info.slice);
-        let wide = wide.max_by_key(|slice| slice.last().as_u64() - slice.first().as_u64());
-        let slice = wide.context("the target has no slices")?;
-        let (first, last) = (slice.first().as_u64(), slice.last().as_u64());
-        anyhow::ensure!(first < last, "no slice can be split");
-        let split = pb::SplitSliceRequest {
-            target: TARGET.to_owned(),
-            at: first + (last - first) / 2 + 1,
-            reason: None,
-        };
-        let asked = self.admin.ask(|mut client| {
-            let split = split.clone();
-            async move { client.split_slice(split).await }
-        });
-        asked.await.map_err(|status| anyhow::anyhow!("{status}"))?;
-        let merge = pb::MergeSlicesRequest {
-            target: TARGET.to_owned(),
-            slice_key: first,
-            reason: None,
-        };
-        let asked = self.admin.ask(|mut client| {
-            let merge = merge.clone();
-            async move { client.merge_slices(merge).await }
-        });
-        // The planner may have moved a half meanwhile: there was a change all the same.
-        let _ = asked.await;
-        Ok(())
     }
 
     async fn open_watch(
@@ -354,4 +325,35 @@ impl Watched {
         let entry = json!({ "last": format!("{last:016x}"), "owner": owner, "handoff": handoff });
         entries.insert(format!("{first:016x}"), entry);
     }
+}
+
+async fn split_and_merge(admin: &Admin) -> anyhow::Result<()> {
+    let slices = admin.slices(TARGET).await?;
+    let wide = slices.slices.iter().map(|info| info.slice);
+    let wide = wide.max_by_key(|slice| slice.last().as_u64() - slice.first().as_u64());
+    let slice = wide.context("the target has no slices")?;
+    let (first, last) = (slice.first().as_u64(), slice.last().as_u64());
+    anyhow::ensure!(first < last, "no slice can be split");
+    let split = pb::SplitSliceRequest {
+        target: TARGET.to_owned(),
+        at: first + (last - first) / 2 + 1,
+        reason: None,
+    };
+    let asked = admin.ask(|mut client| {
+        let split = split.clone();
+        async move { client.split_slice(split).await }
+    });
+    asked.await.map_err(|status| anyhow::anyhow!("{status}"))?;
+    let merge = pb::MergeSlicesRequest {
+        target: TARGET.to_owned(),
+        slice_key: first,
+        reason: None,
+    };
+    let asked = admin.ask(|mut client| {
+        let merge = merge.clone();
+        async move { client.merge_slices(merge).await }
+    });
+    // The planner may have moved a half meanwhile: there was a change all the same.
+    let _ = asked.await;
+    Ok(())
 }
