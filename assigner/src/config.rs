@@ -14,6 +14,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use leasehold_assigner::planner::DrainOrder;
+
 pub use layers::{ConfigError, Layers};
 pub use print::{print_default, print_effective};
 pub use units::{parse_duration, show_duration};
@@ -100,6 +102,12 @@ pub struct Planner {
     pub settle_window: Option<Duration>,
     /// Begin handoffs away from a pod whose renewals are missing.
     pub warm_successors: bool,
+    /// Which slices of a draining pod go first.
+    pub drain_order: DrainOrder,
+    /// Most handoffs open from or to one pod, at least 1.
+    pub max_open_per_pod: usize,
+    /// How long the next pod of a rolling restart is waited for before counts are evened out.
+    pub restart_pause: Duration,
 }
 
 /// About logs.
@@ -148,6 +156,9 @@ impl Default for Config {
             planner: Planner {
                 settle_window: None,
                 warm_successors: true,
+                drain_order: DrainOrder::default(),
+                max_open_per_pod: 8,
+                restart_pause: Duration::from_secs(30),
             },
             log: Log {
                 level: "info".into(),

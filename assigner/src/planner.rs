@@ -6,7 +6,9 @@
 //! sessions are emptied, successors of suspected sessions are warmed up, counts are evened out.
 
 mod counts;
+mod restart;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use leasehold_proto::command::PlanStep;
@@ -15,6 +17,7 @@ use leasehold_proto::view::{Assigned, Lease};
 use leasehold_proto::{SessionId, Slice, SliceKey, limits};
 
 use counts::Counts;
+pub use restart::{Member, Restart};
 
 /// A target as the planner sees it.
 #[derive(Clone, Debug)]
@@ -27,6 +30,12 @@ pub struct Snapshot<'a> {
     pub mode: Mode,
     /// Most handoffs to keep open at once.
     pub max_open_handoffs: usize,
+    /// Most of them from or to one session, so that the speed of a transfer is not split too thin.
+    pub max_open_per_pod: usize,
+    /// Which slices of a draining session go first.
+    pub drain_order: DrainOrder,
+    /// A rolling restart goes on: counts are not evened out.
+    pub restarting: bool,
     /// An operator holds the target: only vacant slices are granted.
     pub held: bool,
     /// Many sessions have lapsed together: vacant slices are not granted yet.
@@ -44,6 +53,8 @@ pub struct Health {
     pub draining: bool,
     /// Its renewals are missing.
     pub suspected: bool,
+    /// Its pod has restarted, in a rolling restart that goes on: what it gets stays.
+    pub restarted: bool,
 }
 
 impl Health {
@@ -52,15 +63,53 @@ impl Health {
     }
 }
 
-/// Load per slice, by its first key. Nothing is decided by it yet.
+/// Which slices of a draining session go first. A pod may be stopped before all have gone: those
+/// that go first lose nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum DrainOrder {
+    /// Those with the most load.
+    #[default]
+    Hottest,
+    /// Those with the most state.
+    Largest,
+    /// By their keys.
+    Key,
+}
+
+/// What owners last reported of their slices, by the slice's first key. What is not reported
+/// counts as nothing; only slices of draining sessions are looked at.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Load {
+    /// Use and state of each slice.
+    pub per_slice: BTreeMap<SliceKey, SliceUse>,
+}
+
+/// What its owner last reported of a slice.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SliceUse {
     /// In the application's unit, per second.
-    pub per_slice: BTreeMap<SliceKey, f64>,
+    pub load_per_s: f64,
+    /// State held; 0 when not known.
+    pub state_bytes: u64,
+}
+
+impl Load {
+    /// What goes first has the smallest.
+    fn rank(&self, order: DrainOrder, slice: Slice) -> Reverse<u64> {
+        let used = self.per_slice.get(&slice.first());
+        let used = used.copied().unwrap_or_default();
+        Reverse(match order {
+            // Positive numbers are in the order of their bits.
+            DrainOrder::Hottest if used.load_per_s > 0.0 => used.load_per_s.to_bits(),
+            DrainOrder::Hottest => 0,
+            DrainOrder::Largest => used.state_bytes,
+            DrainOrder::Key => 0,
+        })
+    }
 }
 
 /// What should change now; empty when nothing should. At most [`limits::PLAN_STEPS`] steps.
-pub fn plan(snapshot: &Snapshot<'_>, _load: &Load, seed: u64) -> Vec<PlanStep> {
+pub fn plan(snapshot: &Snapshot<'_>, load: &Load, seed: u64) -> Vec<PlanStep> {
     let mut planner = Planner::new(snapshot, seed);
     if planner.counts.is_empty() {
         return Vec::new();
@@ -69,15 +118,18 @@ pub fn plan(snapshot: &Snapshot<'_>, _load: &Load, seed: u64) -> Vec<PlanStep> {
         planner.grant_vacant();
     }
     if !snapshot.held {
-        planner.empty_draining();
+        planner.empty_draining(load);
         planner.warm_successors();
-        planner.even_out();
+        if !snapshot.restarting {
+            planner.even_out();
+        }
     }
     planner.steps
 }
 
 /// Who should get what `leaving` owns when it expires: spread over the eligible sessions, those
-/// with the fewest slices first. Slices whose handoff will give them to somebody are left out.
+/// with the fewest slices first; in a rolling restart, those of restarted pods. Slices whose handoff
+/// will give them to somebody are left out.
 pub fn successors(
     snapshot: &Snapshot<'_>,
     leaving: SessionId,
@@ -181,12 +233,14 @@ impl<'a> Planner<'a> {
             .unwrap_or_default()
     }
 
-    fn empty_draining(&mut self) {
-        for (slice, from) in self.movable(|session| self.health(session).draining) {
+    fn empty_draining(&mut self, load: &Load) {
+        let mut leaving = self.movable(|session| self.health(session).draining);
+        leaving.sort_by_key(|(slice, _)| load.rank(self.snapshot.drain_order, *slice));
+        for (slice, from) in leaving {
             if self.budget == 0 || self.full() {
                 return;
             }
-            if let Some(to) = self.counts.give() {
+            if let Some(to) = self.counts.hand_over(from.session) {
                 self.relocate(slice, from, to);
             }
         }
@@ -210,7 +264,7 @@ impl<'a> Planner<'a> {
             if self.budget <= reserve || self.full() {
                 return;
             }
-            if let Some(to) = self.counts.give() {
+            if let Some(to) = self.counts.hand_over(from.session) {
                 self.relocate(slice, from, to);
             }
         }
@@ -237,10 +291,10 @@ impl<'a> Planner<'a> {
                 if self.budget == 0 || self.full() {
                     return;
                 }
-                self.counts.take_from(donor);
-                if let Some(to) = self.counts.give() {
-                    self.relocate(slice, from, to);
-                }
+                let Some(to) = self.counts.even_out(donor) else {
+                    break;
+                };
+                self.relocate(slice, from, to);
             }
         }
     }

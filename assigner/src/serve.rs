@@ -168,6 +168,9 @@ fn node_config(config: &Config) -> NodeConfig {
         planner: PlannerConfig {
             settle_window: config.planner.settle_window,
             warm_successors: config.planner.warm_successors,
+            drain_order: config.planner.drain_order,
+            max_open_per_pod: config.planner.max_open_per_pod,
+            restart_pause: config.planner.restart_pause,
             ..PlannerConfig::default()
         },
         ..NodeConfig::new(

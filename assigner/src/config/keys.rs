@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
+use leasehold_assigner::planner::DrainOrder;
 use leasehold_proto::{PodAddress, limits};
 
 use super::units::{clip, parse_duration, show_duration};
@@ -162,6 +163,24 @@ fn profile(given: &Given) -> Result<Profile, String> {
         "default" => Ok(Profile::Default),
         "fast" => Ok(Profile::Fast),
         other => Err(format!("{:?} is not default or fast", clip(other))),
+    }
+}
+
+fn drain_order(given: &Given) -> Result<DrainOrder, String> {
+    match given.one()? {
+        "hottest" => Ok(DrainOrder::Hottest),
+        "largest" => Ok(DrainOrder::Largest),
+        "key" => Ok(DrainOrder::Key),
+        other => Err(format!("{:?} is not hottest, largest or key", clip(other))),
+    }
+}
+
+fn open_per_pod(given: &Given) -> Result<usize, String> {
+    let most = limits::OPEN_HANDOFFS_PER_TARGET;
+    let wanted = format!("a number from 1 to {most}");
+    match given.parse(&wanted)? {
+        open if (1..=most).contains(&open) => Ok(open),
+        open => Err(format!("{open} is not {wanted}")),
     }
 }
 
@@ -348,6 +367,35 @@ pub(super) const KEYS: &[Key] = &[
                 .map(|on| config.planner.warm_successors = on)
         },
         show: |config| plain(config.planner.warm_successors),
+        example: "",
+    },
+    Key {
+        path: "planner.drain_order",
+        doc: "Which slices of a draining pod go first: \"hottest\" (most load), \"largest\" (most state) or\n\"key\". A pod that is stopped before all have gone loses the state of the last ones.",
+        set: |config, given| drain_order(given).map(|order| config.planner.drain_order = order),
+        show: |config| match config.planner.drain_order {
+            DrainOrder::Hottest => quoted("hottest"),
+            DrainOrder::Largest => quoted("largest"),
+            DrainOrder::Key => quoted("key"),
+        },
+        example: "",
+    },
+    Key {
+        path: "planner.max_open_per_pod",
+        doc: "Most handoffs from or to one pod that the planner keeps open, of those that the target\nallows (`leasehold target create --max-open-handoffs`). Fewer move one slice faster, more\nmove many small ones faster.",
+        set: |config, given| open_per_pod(given).map(|open| config.planner.max_open_per_pod = open),
+        show: |config| plain(config.planner.max_open_per_pod),
+        example: "",
+    },
+    Key {
+        path: "planner.restart_pause",
+        doc: "Counts of slices are left uneven for so long after a pod was drained, and after every\npod that has come since: in a rolling restart the slices of the next pod go to the one that\ncame back last, and move once. Longer than the time from the return of a pod to the drain of\nthe next one. \"0s\": even out at once.",
+        set: |config, given| {
+            given
+                .duration()
+                .map(|value| config.planner.restart_pause = value)
+        },
+        show: |config| quoted(show_duration(config.planner.restart_pause)),
         example: "",
     },
     Key {

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use leasehold_proto::command::{Command, PlanStep, Reply};
 use leasehold_proto::error::Rejection;
-use leasehold_proto::table::TargetState;
+use leasehold_proto::table::{SessionRecord, TargetState};
 use leasehold_proto::{ClockTime, SessionId, SliceKey, TargetName};
 use leasehold_raft_store::ProposeError;
 
 use super::streams::IdMap;
 use super::{Leader, Proposal};
-use crate::planner::{self, Health, Load, Snapshot};
+use crate::loads::Loads;
+use crate::planner::{self, Health, Load, Member, Restart, SliceUse, Snapshot};
 
 /// Pause after a plan that could not be proposed.
 const RETRY: Duration = Duration::from_millis(20);
@@ -47,6 +48,10 @@ struct TargetPlan {
     lapses: Vec<(ClockTime, SessionId)>,
     /// Vacant slices are not granted before.
     settle_until: Option<ClockTime>,
+    /// A rolling restart of the pods.
+    restart: Option<Restart>,
+    /// Counts are not evened out before, for the restart.
+    uneven_until: Option<ClockTime>,
 }
 
 impl Plans {
@@ -126,12 +131,46 @@ impl Plans {
             .min()
     }
 
-    /// When the first target has settled.
+    /// When the first target has settled, or its restart is taken to be over.
     pub(super) fn settled_at(&self) -> Option<ClockTime> {
         self.targets
             .values()
-            .filter_map(|plan| plan.settle_until)
+            .flat_map(|plan| [plan.settle_until, plan.uneven_until])
+            .flatten()
             .min()
+    }
+
+    fn watch_restart(&mut self, target: &TargetState, now: ClockTime, pause: Duration) {
+        let members: Vec<Member<'_>> = target
+            .live_sessions()
+            .map(|session| Member::of(target, session))
+            .collect();
+        let plan = self.targets.entry(target.name().clone()).or_default();
+        plan.restart = Restart::look(plan.restart.take(), now, &members);
+        plan.uneven_until = plan
+            .restart
+            .as_ref()
+            .map(|restart| restart.leaves_uneven_until(pause))
+            .filter(|until| *until > now);
+    }
+}
+
+/// What was reported of the slices that are to go somewhere.
+fn load_of_draining(target: &TargetState, loads: &Loads) -> Load {
+    let draining = target.live_sessions().filter(|session| session.draining);
+    let reported = draining.flat_map(|session| {
+        let slices = target.owned_slices(session.id);
+        slices.filter_map(|(slice, _)| {
+            let found = loads.of_slice(session.id, slice)?;
+            let used = SliceUse {
+                load_per_s: found.load_per_s,
+                state_bytes: found.state_bytes,
+            };
+            Some((slice.first(), used))
+        })
+    });
+    Load {
+        per_slice: reported.collect(),
     }
 }
 
@@ -170,12 +209,14 @@ impl Leader {
                 drop(table);
                 return self.plans.target_gone(&name);
             };
+            let config = &self.shared.config.planner;
+            self.plans
+                .watch_restart(target, self.clock.now(), config.restart_pause);
             (!target.is_deleted()).then(|| {
-                let snapshot = self.snapshot(target);
-                let seed = self.shared.config.planner.seed;
+                let load = load_of_draining(target, &self.shared.loads);
                 (
                     target.config_version(),
-                    planner::plan(&snapshot, &Load::default(), seed),
+                    planner::plan(&self.snapshot(target), &load, config.seed),
                 )
             })
         };
@@ -205,27 +246,30 @@ impl Leader {
     }
 
     fn snapshot<'a>(&self, target: &'a TargetState) -> Snapshot<'a> {
-        let health = |id: SessionId, draining: bool| Health {
-            may_receive: self.grantor.may_receive(id),
-            draining,
-            suspected: self.grantor.is_suspected(id),
+        let config = &self.shared.config.planner;
+        let plan = self.plans.targets.get(target.name());
+        let restart = plan.and_then(|plan| plan.restart.as_ref());
+        let health = |session: &SessionRecord| Health {
+            may_receive: self.grantor.may_receive(session.id),
+            draining: session.draining,
+            suspected: self.grantor.is_suspected(session.id),
+            restarted: restart
+                .is_some_and(|restart| restart.has_restarted(&Member::of(target, session))),
         };
-        let settling = self
-            .plans
-            .targets
-            .get(target.name())
-            .is_some_and(|plan| plan.settle_until.is_some());
         Snapshot {
             slices: target.slices().collect(),
             sessions: target
                 .live_sessions()
-                .map(|session| (session.id, health(session.id, session.draining)))
+                .map(|session| (session.id, health(session)))
                 .collect(),
             mode: target.mode(),
             max_open_handoffs: target.config().max_open_handoffs as usize,
+            max_open_per_pod: config.max_open_per_pod,
+            drain_order: config.drain_order,
+            restarting: plan.is_some_and(|plan| plan.uneven_until.is_some()),
             held: target.config().hold.is_some(),
-            settling,
-            warm_successors: self.shared.config.planner.warm_successors,
+            settling: plan.is_some_and(|plan| plan.settle_until.is_some()),
+            warm_successors: config.warm_successors,
         }
     }
 
@@ -320,6 +364,10 @@ impl Leader {
         for plan in self.plans.targets.values_mut() {
             if plan.settle_until.is_some_and(|until| until <= now) {
                 plan.settle_until = None;
+                plan.dirty = true;
+            }
+            if plan.uneven_until.is_some_and(|until| until <= now) {
+                plan.uneven_until = None;
                 plan.dirty = true;
             }
         }

@@ -8,6 +8,7 @@ use leasehold_proto::grantor::GrantorConfig;
 use leasehold_raft_store::{MemoryStore, RaftConfig};
 
 use crate::clock::Clock;
+use crate::planner::DrainOrder;
 
 /// Shortest time between two quorum rounds for renewals. A round usually takes longer; a longer
 /// window would make every round wait for a timer of the runtime, which counts whole milliseconds.
@@ -135,6 +136,13 @@ pub struct PlannerConfig {
     /// Begin handoffs away from a session whose renewals are missing, so that successors warm up
     /// while its lease runs out.
     pub warm_successors: bool,
+    /// Which slices of a draining session go first.
+    pub drain_order: DrainOrder,
+    /// Most handoffs that the planner keeps open from or to one session, at least 1.
+    pub max_open_per_pod: usize,
+    /// After a drain, and after every session registered since, counts are left uneven for so
+    /// long: if the pods restart one after the other, the next one's slices go where there is room.
+    pub restart_pause: Duration,
     /// A new leader waits so long, at most, until it has heard every session before it plans.
     pub hear_all_within: Duration,
 }
@@ -145,6 +153,9 @@ impl Default for PlannerConfig {
             seed: 0,
             settle_window: None,
             warm_successors: true,
+            drain_order: DrainOrder::default(),
+            max_open_per_pod: 8,
+            restart_pause: Duration::from_secs(30),
             hear_all_within: Duration::from_millis(300),
         }
     }

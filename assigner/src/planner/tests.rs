@@ -7,9 +7,12 @@ use leasehold_proto::table::{LeaseTable, TargetState};
 use leasehold_proto::target::{
     Consistency, PodAddress, SessionSecret, Squid, TargetConfig, TargetName,
 };
+use leasehold_proto::view::Handoff;
 use proptest::prelude::*;
 
 use super::*;
+
+mod rolling;
 
 /// A table with one target, driven by commands.
 #[derive(Clone, Debug)]
@@ -20,6 +23,11 @@ struct World {
     suspected: BTreeSet<SessionId>,
     settling: bool,
     held: bool,
+    max_open_per_pod: usize,
+    load: Load,
+    drain_order: DrainOrder,
+    restart: Option<Restart>,
+    restarting: bool,
 }
 
 fn cart() -> TargetName {
@@ -35,6 +43,11 @@ impl World {
             suspected: BTreeSet::new(),
             settling: false,
             held: false,
+            max_open_per_pod: 8,
+            load: Load::default(),
+            drain_order: DrainOrder::default(),
+            restart: None,
+            restarting: false,
         };
         let config = TargetConfig {
             consistency,
@@ -47,7 +60,7 @@ impl World {
             initial_slices: slices,
         });
         for port in 1..=sessions {
-            world.register(port);
+            world.register(port, "1");
         }
         world
     }
@@ -65,13 +78,13 @@ impl World {
             .reply
     }
 
-    fn register(&mut self, port: u16) {
+    fn register(&mut self, port: u16, version: &str) -> SessionId {
         let squid = Squid {
             address: PodAddress::new(&format!("pod:{port}")).unwrap(),
             id: u128::from(port),
         };
         let secret = SessionSecret::from_bytes([1; 16]);
-        let (clock, app_version) = (ClockClass::Raw, String::new());
+        let (clock, app_version) = (ClockClass::Raw, version.to_owned());
         match self.apply(Command::RegisterSession {
             target: cart(),
             squid,
@@ -79,7 +92,10 @@ impl World {
             secret,
             app_version,
         }) {
-            Reply::Registered(registered) => self.sessions.push(registered.session),
+            Reply::Registered(registered) => {
+                self.sessions.push(registered.session);
+                registered.session
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -89,31 +105,43 @@ impl World {
     }
 
     fn snapshot(&self) -> Snapshot<'_> {
-        let health = |id: SessionId, draining: bool| {
-            let suspected = self.suspected.contains(&id);
+        let health = |member: Member<'_>| {
+            let suspected = self.suspected.contains(&member.id);
+            let restart = self.restart.as_ref();
             Health {
                 may_receive: !suspected,
-                draining,
+                draining: member.draining,
                 suspected,
+                restarted: restart.is_some_and(|restart| restart.has_restarted(&member)),
             }
         };
         Snapshot {
             slices: self.state().slices().collect(),
             sessions: self
-                .state()
-                .live_sessions()
-                .map(|s| (s.id, health(s.id, s.draining)))
+                .members()
+                .into_iter()
+                .map(|member| (member.id, health(member)))
                 .collect(),
             mode: self.state().mode(),
             max_open_handoffs: self.state().config().max_open_handoffs as usize,
+            max_open_per_pod: self.max_open_per_pod,
+            drain_order: self.drain_order,
+            restarting: self.restarting,
             held: self.held,
             settling: self.settling,
             warm_successors: true,
         }
     }
 
+    fn members(&self) -> Vec<Member<'_>> {
+        let sessions = self.state().live_sessions();
+        sessions
+            .map(|session| Member::of(self.state(), session))
+            .collect()
+    }
+
     fn plan(&self, seed: u64) -> Vec<PlanStep> {
-        plan(&self.snapshot(), &Load::default(), seed)
+        plan(&self.snapshot(), &self.load, seed)
     }
 
     /// Applies steps of which every one must be accepted.
@@ -140,14 +168,18 @@ impl World {
             .map(|(_, _, handoff)| handoff)
             .collect();
         for handoff in open {
-            let word = EndWord::Accepted(handoff.to);
-            self.apply(Command::CompleteHandoff {
-                target: cart(),
-                handoff: handoff.id,
-                word,
-                digest: None,
-            });
+            self.complete(handoff);
         }
+    }
+
+    fn complete(&mut self, handoff: Handoff) {
+        let word = EndWord::Accepted(handoff.to);
+        self.apply(Command::CompleteHandoff {
+            target: cart(),
+            handoff: handoff.id,
+            word,
+            digest: None,
+        });
     }
 
     /// Plans and carries out until nothing is planned any more; gives how often a slice moved.
@@ -165,6 +197,16 @@ impl World {
             self.carry_out(steps);
             let open = self.state().handoffs().count();
             assert!(open <= 8, "{open} handoffs are open");
+            for session in &self.sessions {
+                let of = |(_, from, to): &(Slice, Lease, Handoff)| {
+                    from.session == *session || to.to == *session
+                };
+                let open = self.state().handoffs().filter(of).count();
+                assert!(
+                    open <= self.max_open_per_pod,
+                    "{open} are open at {session}"
+                );
+            }
             self.complete_handoffs();
         }
         panic!("the plans do not end");
@@ -246,8 +288,9 @@ proptest! {
     }
 
     #[test]
-    fn plans_end_with_even_counts_and_empty_draining_sessions(world in worlds(), seed: u64) {
+    fn plans_end_with_even_counts_and_empty_draining_sessions(world in worlds(), seed: u64, max_open_per_pod in 1usize..9) {
         let mut world = world;
+        world.max_open_per_pod = max_open_per_pod;
         world.complete_handoffs();
         world.settle(seed);
         let snapshot = world.snapshot();
@@ -264,8 +307,9 @@ proptest! {
     }
 
     #[test]
-    fn evening_out_moves_exactly_the_excess(slices in 1u32..60, sessions in 1u16..8, to in prop::collection::vec(any::<u8>(), 60), seed: u64) {
+    fn evening_out_moves_exactly_the_excess(slices in 1u32..60, sessions in 1u16..8, to in prop::collection::vec(any::<u8>(), 60), seed: u64, max_open_per_pod in 1usize..9) {
         let mut world = World::new(slices, sessions, Consistency::Strong);
+        world.max_open_per_pod = max_open_per_pod;
         let all: Vec<Slice> = world.state().slices().map(|(slice, _)| slice).collect();
         for (slice, to) in all.into_iter().zip(to) {
             let to = world.sessions[to as usize % world.sessions.len()];
@@ -303,7 +347,7 @@ fn a_held_target_grants_what_is_vacant_and_moves_nothing() {
     world.held = true;
     world.settle(0);
     assert_eq!(world.counts(), [6]);
-    world.register(99);
+    world.register(99, "1");
     assert_eq!(world.plan(0), vec![]);
     world.held = false;
     assert_eq!(world.settle(0), 3);
@@ -329,6 +373,60 @@ fn successors_of_a_suspect_are_warmed_up_within_half_of_what_may_be_open() {
     // Two of three: likelier the network than they.
     world.suspected.insert(world.sessions[1]);
     assert_eq!(world.plan(0), vec![]);
+}
+
+#[test]
+fn a_draining_session_gives_away_first_what_is_configured() {
+    let mut world = World::new(12, 4, Consistency::Strong);
+    world.settle(0);
+    let leaving = world.sessions[0];
+    world.apply(Command::DrainSession {
+        target: cart(),
+        session: leaving,
+    });
+    world.max_open_per_pod = 1;
+    let slices: Vec<SliceKey> = world
+        .state()
+        .owned_slices(leaving)
+        .map(|(slice, _)| slice.first())
+        .collect();
+    let used = |load_per_s, state_bytes| SliceUse {
+        load_per_s,
+        state_bytes,
+    };
+    // The first is not reported, the second has the most state, the third the most load.
+    world.load.per_slice =
+        BTreeMap::from([(slices[1], used(0.5, 900)), (slices[2], used(70.0, 1))]);
+    for (order, expected) in [
+        (DrainOrder::Key, slices[0]),
+        (DrainOrder::Largest, slices[1]),
+        (DrainOrder::Hottest, slices[2]),
+    ] {
+        world.drain_order = order;
+        let [PlanStep::BeginHandoff { slice, .. }] = world.plan(0)[..] else {
+            panic!("{order:?}: {:?}", world.plan(0));
+        };
+        assert_eq!(slice.first(), expected, "{order:?}");
+    }
+}
+
+#[test]
+fn no_load_that_is_reported_breaks_the_order() {
+    let slice = Slice::ALL;
+    let rank = |load_per_s| {
+        let used = SliceUse {
+            load_per_s,
+            state_bytes: 0,
+        };
+        let load = Load {
+            per_slice: BTreeMap::from([(slice.first(), used)]),
+        };
+        load.rank(DrainOrder::Hottest, slice)
+    };
+    for nothing in [0.0, -0.0, -5.0, f64::NAN, f64::NEG_INFINITY] {
+        assert_eq!(rank(nothing), Reverse(0), "{nothing}");
+    }
+    assert!(rank(2.0) < rank(1.0) && rank(f64::INFINITY) < rank(f64::MAX));
 }
 
 #[test]
