@@ -13,6 +13,7 @@
 mod map;
 
 use leasehold_proto::Slice;
+pub use leasehold_proto::transfer::Sample;
 
 pub use map::{MapExport, StateMap, StateValue};
 
@@ -31,15 +32,6 @@ pub enum Import {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("these records cannot be taken in: {0}")]
 pub struct BadRecords(pub String);
-
-/// One key for comparison at both ends: what [`SliceState::fingerprint`] says of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sample {
-    /// The key, as the state writes it; asked of the other end as it is.
-    pub key: Vec<u8>,
-    /// Of the key's present value.
-    pub fingerprint: u64,
-}
 
 /// State of slices, as a Slicelet sees it. Calls must not block for longer than it takes to copy
 /// what they are about; they are made from the runtime's threads.

@@ -59,6 +59,18 @@ pub struct Frame<B> {
     pub checksum: u64,
     /// Of the whole transfer up to and with this frame. Said of the last frame only.
     pub digest: Option<Digest>,
+    /// Some keys as the source has them, for comparison. With the last frame only; the checksum
+    /// does not cover them, since a wrong one can only fail the transfer.
+    pub samples: Vec<Sample>,
+}
+
+/// One key for comparison at both ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sample {
+    /// The key, as the application writes it.
+    pub key: Vec<u8>,
+    /// Of the key's present value, as the application computes it.
+    pub fingerprint: u64,
 }
 
 /// Destination to source: everything up to and with `seq` was taken in.
@@ -192,7 +204,7 @@ impl<B: AsRef<[u8]> + Clone> Sender<B> {
         self.ended
     }
 
-    /// The next frame, to be sent. `None` after the last one, or if `records` are more than a
+    /// The next frame, to be sent; samples are added by the caller. `None` after the last one, or if `records` are more than a
     /// frame may have.
     pub fn push(&mut self, mark: Mark, records: B) -> Option<Frame<B>> {
         let length = records.as_ref().len();
@@ -209,6 +221,7 @@ impl<B: AsRef<[u8]> + Clone> Sender<B> {
             records,
             checksum,
             digest: self.ended.then_some(self.digest),
+            samples: Vec::new(),
         };
         self.next += 1;
         self.bytes += length;

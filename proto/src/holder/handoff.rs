@@ -532,6 +532,17 @@ impl Holder {
         })
     }
 
+    /// Handoffs away from this session that may still go either way: neither surrendered nor
+    /// refused.
+    pub fn leaving(&self) -> impl Iterator<Item = HandoffId> {
+        self.outgoing
+            .iter()
+            .filter(|(_, outgoing)| {
+                matches!(outgoing.state, Source::Serving | Source::Freezing)
+            })
+            .map(|(id, _)| *id)
+    }
+
     /// Slices that handoffs are bringing to this session, with the epoch each will be owned at.
     pub fn arriving(&self) -> impl Iterator<Item = (HandoffId, Slice, Epoch)> {
         self.incoming

@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 
-use super::codec::{Codec, Enum, Id, Maybe, Name, Needed, Same, Sixteen, message, wire_enum};
+use super::codec::{Codec, Enum, Id, List, Maybe, Name, Needed, Same, Sixteen, message, wire_enum};
 use super::error::WireError;
 use super::pb;
 use crate::id::SessionId;
 use crate::limits;
 use crate::message::{Ready, ReadyAnswer};
-use crate::transfer::{Ack, Frame, Mark, TransferTag};
+use crate::transfer::{Ack, Frame, Mark, Sample, TransferTag};
 
 message!(
     Ready = ReadyRequest {
@@ -62,6 +62,8 @@ pub struct PullBegin {
     pub to: SessionId,
     /// What was taken in over earlier connections; `None` for a transfer from the beginning.
     pub have: Option<Ack>,
+    /// Nothing is to be sent yet: the destination only says that it will come.
+    pub waiting: bool,
 }
 
 /// Destination to source, in a transfer.
@@ -94,9 +96,30 @@ message!(
         tag: Needed,
         from: Id,
         to: Id,
-        have: Maybe
+        have: Maybe,
+        waiting: Same
     }
 );
+message!(
+    Sample = StateSample {
+        key: ShortKey,
+        fingerprint: Same
+    }
+);
+
+/// The key of a sample.
+struct ShortKey;
+
+impl Codec<Vec<u8>, Vec<u8>> for ShortKey {
+    fn put(noun: &Vec<u8>) -> Vec<u8> {
+        noun.clone()
+    }
+
+    fn take(field: &'static str, wire: Vec<u8>) -> Result<Vec<u8>, WireError> {
+        super::codec::at_most(field, wire.len(), limits::STATE_SAMPLE_KEY_BYTES, "bytes")?;
+        Ok(wire)
+    }
+}
 
 impl From<&PullRequest> for pb::PullRequest {
     fn from(noun: &PullRequest) -> Self {
@@ -138,6 +161,7 @@ impl From<Frame<Bytes>> for pb::StateFrame {
             records: noun.records,
             checksum: noun.checksum,
             digest: Sixteen::put(&noun.digest),
+            samples: List::<{ limits::STATE_SAMPLES }>::put(&noun.samples),
         }
     }
 }
@@ -159,6 +183,7 @@ impl TryFrom<pb::StateFrame> for Frame<Bytes> {
             records: wire.records,
             checksum: wire.checksum,
             digest: Sixteen::take("StateFrame.digest", wire.digest)?,
+            samples: List::<{ limits::STATE_SAMPLES }>::take("StateFrame.samples", wire.samples)?,
         })
     }
 }

@@ -15,7 +15,7 @@ use leasehold_proto::table::{
 use leasehold_proto::target::{
     Consistency, Hold, OnLapse, SessionSecret, TargetChange, TargetConfig,
 };
-use leasehold_proto::transfer::{Ack, Frame, Mark, TransferTag};
+use leasehold_proto::transfer::{Ack, Frame, Mark, Sample, TransferTag};
 use leasehold_proto::view::{Handoff, Provider};
 use leasehold_proto::wire::{PullBegin, PullRequest, pb};
 use leasehold_proto::{
@@ -686,14 +686,17 @@ pub fn tag() -> impl Strategy<Value = TransferTag> {
 
 pub fn pull_request() -> impl Strategy<Value = PullRequest> {
     let ack = || (any::<u64>(), digest()).prop_map(|(seq, digest)| Ack { seq, digest });
-    let begin = (tag(), session(), session(), of(ack())).prop_map(|(tag, from, to, have)| {
-        PullRequest::Begin(PullBegin {
-            tag,
-            from,
-            to,
-            have,
-        })
-    });
+    let begin = (tag(), session(), session(), of(ack()), any::<bool>()).prop_map(
+        |(tag, from, to, have, waiting)| {
+            PullRequest::Begin(PullBegin {
+                tag,
+                from,
+                to,
+                have,
+                waiting,
+            })
+        },
+    );
     prop_oneof![begin, ack().prop_map(PullRequest::Ack)]
 }
 
@@ -701,14 +704,27 @@ pub fn frame() -> impl Strategy<Value = Frame<Bytes>> {
     let mark = prop::sample::select(vec![Mark::More, Mark::CaughtUp, Mark::Last]);
     let digest = of(digest());
     let records = vec(any::<u8>(), 0..32);
-    (tag(), any::<u64>(), mark, records, any::<u64>(), digest).prop_map(
-        |(tag, seq, mark, records, checksum, digest)| Frame {
-            tag,
-            seq,
-            mark,
-            records: records.into(),
-            checksum,
-            digest,
-        },
+    let sample = (vec(any::<u8>(), 0..8), any::<u64>());
+    let sample = sample.prop_map(|(key, fingerprint)| Sample { key, fingerprint });
+    let samples = vec(sample, 0..4);
+    (
+        tag(),
+        any::<u64>(),
+        mark,
+        records,
+        any::<u64>(),
+        digest,
+        samples,
     )
+        .prop_map(
+            |(tag, seq, mark, records, checksum, digest, samples)| Frame {
+                tag,
+                seq,
+                mark,
+                records: records.into(),
+                checksum,
+                digest,
+                samples,
+            },
+        )
 }

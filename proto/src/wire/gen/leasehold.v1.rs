@@ -1883,6 +1883,10 @@ pub struct PullBegin {
     /// What was taken in over earlier connections; absent for a transfer from the beginning.
     #[prost(message, optional, tag = "4")]
     pub have: ::core::option::Option<StateAck>,
+    /// Nothing is to be sent yet: the destination only says that it will come, when other transfers
+    /// leave it a place.
+    #[prost(bool, tag = "5")]
+    pub waiting: bool,
 }
 /// Everything up to a frame was taken in.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1895,7 +1899,7 @@ pub struct StateAck {
     pub digest: ::prost::alloc::vec::Vec<u8>,
 }
 /// A part of a slice's state.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StateFrame {
     /// What it is a part of.
     #[prost(message, optional, tag = "1")]
@@ -1915,6 +1919,19 @@ pub struct StateFrame {
     /// Of the whole transfer, 16 bytes; with the last frame only.
     #[prost(bytes = "vec", optional, tag = "6")]
     pub digest: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
+    /// Some keys as the source has them, to be compared; with the last frame only.
+    #[prost(message, repeated, tag = "7")]
+    pub samples: ::prost::alloc::vec::Vec<StateSample>,
+}
+/// One key for comparison at both ends.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StateSample {
+    /// The key, as the application writes it.
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
+    /// Of the key's value, as the application computes it.
+    #[prost(fixed64, tag = "2")]
+    pub fingerprint: u64,
 }
 /// Destination to source: I am prepared, hand over.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
