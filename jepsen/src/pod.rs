@@ -18,13 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use leasehold_client::Slicelet;
+use leasehold_client::{PeerService, Slicelet};
 use leasehold_proto::wire::pb;
 use leasehold_proto::wire::pb::slicelet_peer_server::{SliceletPeer, SliceletPeerServer};
 use leasehold_proto::{SliceKey, TargetName};
 use parking_lot::RwLock;
 use tokio::signal::unix::{self, SignalKind};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::register::RegisterClient;
 use crate::rpc;
@@ -194,6 +194,16 @@ impl SliceletPeer for Peers {
     ) -> Result<Response<pb::ReadyReply>, Status> {
         let app = self.0.app_or_status()?;
         app.slicelet().peer_service().take_over(request).await
+    }
+
+    type PullStateStream = <PeerService as SliceletPeer>::PullStateStream;
+
+    async fn pull_state(
+        &self,
+        request: Request<Streaming<pb::PullRequest>>,
+    ) -> Result<Response<Self::PullStateStream>, Status> {
+        let app = self.0.app_or_status()?;
+        app.slicelet().peer_service().pull_state(request).await
     }
 }
 
