@@ -1,1 +1,487 @@
+//! Statements about the map: what arrives is what there was, and nothing is written without proof.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use leasehold_proto::target::{OnLapse, TargetConfig};
+use leasehold_proto::{Slice, SliceKey, limits};
+use proptest::prelude::*;
+
+use super::*;
+use crate::clock::{Clock, SimulatedClock, SystemClock};
+use crate::slicelet::offline::Offline;
+use crate::state::{Exported, StateExport};
+
+type Content = BTreeMap<(u64, Vec<u8>), Vec<u8>>;
+
+/// A Slicelet that owns everything.
+fn owner() -> Offline {
+    let clock = Clock::System(SystemClock::new());
+    let mut offline = Offline::new(clock, Offline::long(), 1, None).unwrap();
+    offline.renew();
+    offline
+}
+
+/// How keys lie in the key space: spread, many at few slice keys, or crowded at one end.
+#[derive(Clone, Copy, Debug)]
+enum Layout {
+    Spread,
+    Shared,
+    Crowded,
+}
+
+fn layout() -> impl Strategy<Value = Layout> {
+    prop_oneof![
+        Just(Layout::Spread),
+        Just(Layout::Shared),
+        Just(Layout::Crowded)
+    ]
+}
+
+impl Layout {
+    fn key(self, n: u16) -> (SliceKey, Vec<u8>) {
+        let spread = u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let at = match self {
+            Layout::Spread => spread,
+            Layout::Shared => spread >> 62 << 62,
+            Layout::Crowded => u64::from(n),
+        };
+        (SliceKey::from_u64(at), n.to_be_bytes().to_vec())
+    }
+
+    /// One that has about half of the keys.
+    fn half(self, upper: bool) -> Slice {
+        let middle = match self {
+            Layout::Spread | Layout::Shared => SliceKey::from_u64(1 << 63),
+            Layout::Crowded => SliceKey::from_u64(700),
+        };
+        let (lower, higher) = Slice::ALL.split(middle).unwrap();
+        if upper { higher } else { lower }
+    }
+}
+
+fn content<V: StateValue>(map: &StateMap<V>, slice: Slice) -> Content {
+    let mut content = Content::new();
+    for leaf in map.inner.tree.leaves(slice) {
+        for entry in leaf.lock().of(slice) {
+            let mut value = Vec::new();
+            entry.value.as_ref().unwrap().encode(&mut value);
+            let known = content.insert((entry.at.as_u64(), entry.key.to_vec()), value);
+            assert!(known.is_none());
+        }
+    }
+    content
+}
+
+fn of(model: &Content, slice: Slice) -> Content {
+    let inside = |(at, _): &&(u64, Vec<u8>)| slice.contains(SliceKey::from_u64(*at));
+    let pairs = model.iter().filter(|(key, _)| inside(key));
+    pairs
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+/// One writer's map, its model, and an export of some slices of it.
+struct World {
+    offline: Offline,
+    layout: Layout,
+    map: StateMap<Vec<u8>>,
+    model: Content,
+    exports: [Option<Moving>; 2],
+}
+
+struct Moving {
+    slice: Slice,
+    export: MapExport<Vec<u8>>,
+    arrived: StateMap<Vec<u8>>,
+    changed: BTreeSet<u16>,
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Write(u16, u8),
+    Remove(u16),
+    Begin(usize, Option<bool>),
+    Read(usize, usize),
+    End(usize),
+    Discard(bool),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let key = 0u16..1_400;
+    let slice = proptest::option::of(any::<bool>());
+    prop_oneof![
+        20 => (key.clone(), any::<u8>()).prop_map(|(key, value)| Op::Write(key, value)),
+        8 => key.prop_map(Op::Remove),
+        2 => (0usize..2, slice).prop_map(|(export, half)| Op::Begin(export, half)),
+        20 => (0usize..2, 0usize..4_000).prop_map(|(export, most)| Op::Read(export, most)),
+        1 => (0usize..2).prop_map(Op::End),
+        1 => any::<bool>().prop_map(Op::Discard),
+    ]
+}
+
+impl Moving {
+    fn read(&mut self, most: usize) -> Exported {
+        let mut records = b"before".to_vec();
+        let exported = self.export.read(most, &mut records);
+        let records = records.strip_prefix(b"before").unwrap();
+        // A record of this test is at most this long.
+        assert!(records.len() <= most.max(16 + 2 + 255));
+        self.arrived
+            .import(self.slice, records, Import::Replace)
+            .unwrap();
+        exported
+    }
+
+    /// Reads all, and compares.
+    fn finish(mut self, model: &Content) {
+        while self.read(10_000) == Exported::More {}
+        assert_eq!(self.export.left_bytes(), Some(0));
+        assert_eq!(content(&self.arrived, Slice::ALL), of(model, self.slice));
+    }
+}
+
+impl World {
+    fn new(layout: Layout, filled: u16) -> Self {
+        let mut world = Self {
+            offline: owner(),
+            layout,
+            map: StateMap::new(),
+            model: Content::new(),
+            exports: [None, None],
+        };
+        (0..filled).for_each(|n| world.apply(Op::Write(n, n as u8)));
+        world
+    }
+
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Write(n, value) => self.write(n, Some(vec![value; value.into()])),
+            Op::Remove(n) => self.write(n, None),
+            Op::Begin(at, half) => {
+                let slice = half.map_or(Slice::ALL, |upper| self.layout.half(upper));
+                let moving = Moving {
+                    slice,
+                    export: self.map.export(slice),
+                    arrived: StateMap::new(),
+                    changed: BTreeSet::new(),
+                };
+                if let Some(old) = self.exports[at].replace(moving) {
+                    old.finish(&self.model);
+                }
+            }
+            Op::Read(at, most) => {
+                if let Some(moving) = &mut self.exports[at] {
+                    moving.read(most);
+                }
+            }
+            Op::End(at) => self.exports[at] = None,
+            Op::Discard(upper) => {
+                let slice = self.layout.half(upper);
+                // An export of a slice ends before it is discarded.
+                let other = |moving: &Moving| !moving.slice.overlaps(slice);
+                for export in &mut self.exports {
+                    *export = export.take().filter(other);
+                }
+                self.map.discard(slice);
+                self.model
+                    .retain(|(at, _), _| !slice.contains(SliceKey::from_u64(*at)));
+                assert_eq!(self.map.bytes(slice), 0);
+            }
+        }
+    }
+
+    fn write(&mut self, n: u16, value: Option<Vec<u8>>) {
+        let (at, key) = self.layout.key(n);
+        let guard = self.offline.slicelet.guard_slice_key(at).unwrap();
+        let model_key = (at.as_u64(), key.clone());
+        let (before, model) = match value {
+            Some(value) => (
+                self.map.insert(&guard, &key, value.clone()),
+                self.model.insert(model_key, value),
+            ),
+            None => (self.map.remove(&guard, &key), self.model.remove(&model_key)),
+        };
+        assert_eq!(before.unwrap(), model);
+        for moving in self.exports.iter_mut().flatten() {
+            moving.changed.insert(n);
+            assert!(moving.export.follower.remembered() <= moving.changed.len());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_arrives_is_what_there_was(layout in layout(), filled in 0u16..1_400, ops in proptest::collection::vec(op(), 0..400)) {
+        let mut world = World::new(layout, filled);
+        for op in ops {
+            world.apply(op);
+            world.map.inner.tree.check();
+        }
+        prop_assert_eq!(content(&world.map, Slice::ALL), world.model.clone());
+        let model = world.model;
+        world.exports.into_iter().flatten().for_each(|moving| moving.finish(&model));
+        prop_assert!(world.map.inner.followers.load().is_empty());
+    }
+
+    #[test]
+    fn hostile_records_are_refused_and_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in any::<proptest::sample::Index>(), change in any::<u8>(), cut in any::<proptest::sample::Index>(), merge: bool) {
+        let how = if merge { Import::Merge } else { Import::Replace };
+        let map = StateMap::<String>::new();
+        let _ = map.import(Slice::ALL, &bytes, how);
+        let mut written = Vec::new();
+        for n in 0..5u64 {
+            record::write(SliceKey::from_u64(n), b"key", Some(&"value".to_owned()), &mut written);
+        }
+        let at = at.index(written.len());
+        written[at] ^= change;
+        written.truncate(cut.index(written.len() + 1));
+        let _ = map.import(Layout::Crowded.half(false), &written, how);
+        map.inner.tree.check();
+    }
+}
+
+#[test]
+fn records_beyond_a_limit_or_outside_the_slice_are_refused() {
+    let map = StateMap::<Vec<u8>>::new();
+    let record = |key: usize, value: usize| {
+        let mut record = Vec::new();
+        record::write(
+            SliceKey::from_u64(1 << 63),
+            &vec![0; key],
+            Some(&vec![0; value]),
+            &mut record,
+        );
+        record
+    };
+    let import = |slice, key, value| map.import(slice, &record(key, value), Import::Replace);
+    let most = limits::STATE_FRAME_BYTES - 16;
+    assert!(import(Slice::ALL, limits::KEY_BYTES, 1).is_ok());
+    assert!(import(Slice::ALL, limits::KEY_BYTES + 1, 1).is_err());
+    assert!(import(Slice::ALL, 1, most - 1).is_ok());
+    assert!(import(Slice::ALL, 1, most).is_err());
+    assert!(import(Layout::Spread.half(true), 1, 1).is_ok());
+    assert!(import(Layout::Spread.half(false), 1, 1).is_err());
+}
+
+#[test]
+fn a_guard_that_does_not_verify_writes_nothing() {
+    let offline = owner();
+    let map = StateMap::new();
+    let guard = offline.slicelet.guard(b"k").unwrap();
+    assert_eq!(map.insert(&guard, b"k", 1), Ok(None));
+    drop(offline);
+    assert_eq!(map.insert(&guard, b"k", 2), Err(Lost::Revoked));
+    assert_eq!(map.get(&guard, b"k"), Some(1u64));
+}
+
+#[test]
+fn a_fenced_guard_writes_nothing() {
+    let clock = SimulatedClock::new();
+    let config = TargetConfig {
+        ttl: Duration::from_secs(3),
+        on_lapse: OnLapse::ServeFenced,
+        ..TargetConfig::default()
+    };
+    let shared = Clock::Other(Arc::new(clock.clone()));
+    let mut offline = Offline::new(shared, config, 1, None).unwrap();
+    offline.renew();
+    clock.advance(Duration::from_secs(3));
+    let guard = offline.slicelet.guard(b"k").unwrap();
+    assert!(guard.is_fenced() && guard.verify().is_ok());
+    let map = StateMap::new();
+    assert_eq!(map.insert(&guard, b"k", 1u64), Err(Lost::Lapsed));
+}
+
+#[test]
+fn a_panic_of_a_change_leaves_the_map_in_order() {
+    let offline = owner();
+    let map = StateMap::new();
+    let guard = offline.slicelet.guard(b"k").unwrap();
+    map.insert(&guard, b"k", 1u64).unwrap();
+    for change in [
+        |value: &mut Option<u64>| *value = None,
+        |value: &mut Option<u64>| *value = Some(7),
+    ] {
+        let update = || {
+            map.update(&guard, b"k", |value| {
+                change(value);
+                panic!("on purpose");
+            })
+        };
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(update)).is_err());
+        map.inner.tree.check();
+    }
+    assert_eq!(map.get(&guard, b"k"), Some(7), "as far as it came");
+}
+
+#[test]
+fn in_a_merge_what_was_written_here_wins_or_is_merged() {
+    let offline = owner();
+    let record = |key: &str, value: Option<u64>| {
+        let mut record = Vec::new();
+        record::write(SliceKey::MIN, key.as_bytes(), value.as_ref(), &mut record);
+        record
+    };
+    let guard = offline.slicelet.guard_slice_key(SliceKey::MIN).unwrap();
+    let highest = StateMap::merging(|mine: &mut u64, theirs| *mine = theirs.max(*mine));
+    for (map, merged) in [(StateMap::new(), 3), (highest, 5)] {
+        let take = |key, value| {
+            let merged = map.import(Slice::ALL, &record(key, value), Import::Merge);
+            merged.unwrap();
+            map.get(&guard, key.as_bytes())
+        };
+        map.insert(&guard, b"mine", 3).unwrap();
+        assert_eq!(take("mine", Some(5)), Some(merged));
+        assert_eq!(take("mine", None), Some(merged), "a removal loses");
+        assert_eq!(take("theirs", Some(5)), Some(5));
+        assert_eq!(take("theirs", Some(4)), Some(4), "later news of theirs");
+        assert_eq!(take("theirs", None), None);
+        assert_eq!(take("theirs", Some(1)), Some(1));
+        map.update(&guard, b"theirs", |_| ()).unwrap();
+        assert_eq!(take("theirs", None), Some(1), "it is ours since");
+    }
+}
+
+#[test]
+fn samples_are_the_same_at_both_ends_until_something_differs() {
+    let mut world = World::new(Layout::Crowded, 1_000);
+    let slice = Layout::Crowded.half(false);
+    world.apply(Op::Begin(0, Some(false)));
+    let mut moving = world.exports[0].take().unwrap();
+    while moving.read(100_000) == Exported::More {}
+    let samples = world.map.sample(slice, 32, 1);
+    assert_eq!(samples.len(), 32);
+    assert_ne!(samples, world.map.sample(slice, 32, 2));
+    for sample in &samples {
+        let there = moving.arrived.fingerprint(slice, &sample.key);
+        assert_eq!(there, Some(sample.fingerprint));
+    }
+    let (at, _) = Layout::Crowded.key(900);
+    let outside = Position::before(at);
+    let outside = world.map.fingerprint(slice, &sample_key(&outside));
+    assert_eq!(
+        (outside, world.map.fingerprint(slice, b"short")),
+        (None, None)
+    );
+    (0..1_000).for_each(|n| world.apply(Op::Write(n, n as u8 ^ 1)));
+    let differs = |sample: &Sample| {
+        moving.arrived.fingerprint(slice, &sample.key) != Some(sample.fingerprint)
+    };
+    assert!(world.map.sample(slice, 32, 3).iter().all(differs));
+}
+
+#[test]
+fn the_size_of_a_slice_is_about_what_its_records_are() {
+    for layout in [Layout::Spread, Layout::Crowded] {
+        let world = World::new(layout, 1_400);
+        for upper in [false, true] {
+            let slice = layout.half(upper);
+            let records = of(&world.model, slice);
+            let bytes: usize = records
+                .iter()
+                .map(|((_, key), v)| 16 + key.len() + v.len())
+                .sum();
+            let about = world.map.bytes(slice) as f64;
+            assert!(
+                (about / bytes as f64 - 1.0).abs() < 0.2,
+                "{about} for {bytes}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_empty_map_is_as_small_as_a_new_one() {
+    let mut world = World::new(Layout::Crowded, 1_400);
+    let leaves = || world.map.inner.tree.leaves(Slice::ALL).len();
+    let many = leaves();
+    assert!(many > 64);
+    (0..1_400).for_each(|n| world.apply(Op::Remove(n)));
+    assert_eq!(world.map.inner.tree.leaves(Slice::ALL).len(), 64);
+    assert_eq!(world.map.bytes(Slice::ALL), 0);
+}
+
+/// Writers in threads, while one half is exported over and over and the other one discarded.
+#[test]
+fn exports_and_discards_beside_writers_miss_nothing() {
+    const WRITERS: u16 = 3;
+    let offline = owner();
+    let map = StateMap::<u64>::new();
+    let (kept, moved) = (Layout::Crowded.half(false), Layout::Crowded.half(true));
+    let done = AtomicBool::new(false);
+    let mut follower = map.export(kept);
+    let arrived = StateMap::<u64>::new();
+    let mut follow = |map: &StateMap<u64>| {
+        let mut records = Vec::new();
+        let exported = follower.read(2_000, &mut records);
+        map.import(kept, &records, Import::Replace).unwrap();
+        exported
+    };
+    std::thread::scope(|scope| {
+        let (map, slicelet) = (&map, &offline.slicelet);
+        let write = move |writer: u16| {
+            for round in 0..60u64 {
+                for n in (0..1_400).filter(|n| n % WRITERS == writer) {
+                    let (at, key) = Layout::Crowded.key(n);
+                    let guard = slicelet.guard_slice_key(at).unwrap();
+                    let change = |value: &mut Option<u64>| match (u64::from(n) ^ round) % 7 {
+                        0 => *value = None,
+                        _ => *value.get_or_insert(0) += round,
+                    };
+                    map.update(&guard, &key, change).unwrap();
+                }
+            }
+        };
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|n| scope.spawn(move || write(n)))
+            .collect();
+        let finished = &done;
+        scope.spawn(move || {
+            while !finished.load(Ordering::Relaxed) {
+                map.discard(moved);
+                map.inner.tree.leaves(Slice::ALL);
+            }
+        });
+        while !writers.iter().all(|writer| writer.is_finished()) {
+            follow(&arrived);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    while follow(&arrived) == Exported::More {}
+    map.discard(moved);
+    map.inner.tree.check();
+    assert!(!content(&map, kept).is_empty());
+    assert_eq!(content(&arrived, Slice::ALL), content(&map, Slice::ALL));
+}
+
+#[test]
+fn nothing_is_written_behind_a_discard() {
+    for round in 0..200 {
+        let offline = owner();
+        let map = StateMap::<u64>::new();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let guard = offline.slicelet.guard(b"k").unwrap();
+                let (map, writes) = (map.clone(), round);
+                scope.spawn(move || {
+                    let mut written = 0;
+                    while map.insert(&guard, b"k", written).is_ok() {
+                        written += 1;
+                        if written > writes {
+                            std::thread::yield_now();
+                        }
+                    }
+                });
+            }
+            drop(offline);
+            map.discard(Slice::ALL);
+            assert!(content(&map, Slice::ALL).is_empty(), "round {round}");
+        });
+        assert!(content(&map, Slice::ALL).is_empty(), "round {round}");
+    }
+}

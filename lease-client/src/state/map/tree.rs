@@ -409,3 +409,32 @@ fn find_in<'d, 'p, V>(
     let (_, leaf) = directory.range(..=position).next_back()?;
     Some(leaf)
 }
+
+#[cfg(test)]
+impl<V: StateValue> Tree<V> {
+    /// The leaves cover everything, in order, and count right. Requires that nobody writes.
+    pub(super) fn check(&self) {
+        let leaves = self.leaves(Slice::ALL);
+        assert!(leaves[0].first == Position::before(SliceKey::MIN));
+        assert!(Arc::ptr_eq(&leaves[0], &self.lowest));
+        for (n, leaf) in leaves.iter().enumerate() {
+            let held = leaf.lock();
+            let next = leaves.get(n + 1).map(|next| &next.first);
+            assert_eq!(held.end(), next);
+            let entries = &held.inside.entries;
+            assert!(entries.is_sorted_by(|a, b| a.position() < b.position()));
+            assert!(entries.iter().all(|entry| held.covers(&entry.position())));
+            assert!(
+                entries
+                    .first()
+                    .is_none_or(|entry| entry.position() >= leaf.first)
+            );
+            assert_eq!(
+                leaf.bytes(),
+                entries.iter().map(Entry::size_bytes).sum::<u64>()
+            );
+            assert!(!held.is_too_large());
+            assert!(!entries.is_empty() || leaf.is_first_leaf());
+        }
+    }
+}
