@@ -163,8 +163,8 @@ impl LeaseholdClient {
 
     /// `generation` of the target as of now: what every watcher must come to have.
     pub(super) async fn generation(&mut self, invocation: &Invocation) -> Completion {
-        let asked = self.admin.target(TARGET, true);
-        match timeout(invocation.deadline, asked).await {
+        let admin = self.admin.patient(invocation.deadline);
+        match timeout(invocation.deadline, admin.target(TARGET, true)).await {
             Ok(Ok(target)) => {
                 self.final_generation = number(target.generation);
                 Completion::Ok {
