@@ -67,6 +67,7 @@ pub mod clock;
 mod endpoints;
 pub mod error;
 pub mod layer;
+pub mod pace;
 mod slicelet;
 pub mod state;
 
@@ -75,6 +76,6 @@ pub use clerk::{Clerk, ClerkBuilder, PodRoute, ReplicaChoice, Route};
 pub use error::{Error, ErrorKind, GuardError, Lost};
 pub use leasehold_proto as proto;
 pub use slicelet::{
-    Cause, Guard, OwnershipEvent, OwnershipLog, PeerService, SliceHandler, SliceInfo, Slicelet,
-    SliceletBuilder, Stats,
+    Arrival, Cause, Guard, OnTransferFailure, OwnershipEvent, OwnershipLog, PeerService,
+    SliceHandler, SliceInfo, Slicelet, SliceletBuilder, Stats, Transfers,
 };

@@ -1,0 +1,201 @@
+//! Statements about the speed, against a pod whose requests slow down as state moves.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const WINDOW: Duration = Duration::from_millis(100);
+const FRAME: usize = 256 << 10;
+
+/// Requests take `before` when nothing moves, and twice as long when `half` bytes move in a second.
+struct Pod {
+    now: Instant,
+    pacer: Pacer,
+    before: Duration,
+    half: f64,
+    users: bool,
+    /// Moves each window's p99 up and down by up to this share.
+    noise: f64,
+    seed: u64,
+}
+
+/// What a window came to.
+struct Ran {
+    bytes: f64,
+    p99: Duration,
+}
+
+impl Pod {
+    fn new(speed: Speed, half: f64, noise: f64, seed: u64) -> Self {
+        let (now, before) = (Instant::now(), Duration::from_millis(2));
+        let mut pacer = Pacer::new(speed, now);
+        pacer.begin(now, Some(before));
+        Self {
+            now,
+            pacer,
+            before,
+            half,
+            users: true,
+            noise,
+            seed,
+        }
+    }
+
+    /// A number between -1 and 1.
+    fn chance(&mut self) -> f64 {
+        let next = self.seed.wrapping_mul(6_364_136_223_846_793_005);
+        self.seed = next.wrapping_add(1_442_695_040_888_963_407);
+        (self.seed >> 33) as f64 / f64::from(1 << 30) - 1.0
+    }
+
+    /// A transfer sends all that it may for a window; then the speed is adjusted.
+    fn run(&mut self) -> Ran {
+        let end = self.now + WINDOW;
+        let mut sent = 0;
+        while self.now < end {
+            match self.pacer.may_send(self.now, FRAME) {
+                Ok(()) => sent += FRAME,
+                Err(wait) => self.now += wait.min(end - self.now),
+            }
+        }
+        let bytes = sent as f64;
+        let slower = 1.0 + bytes / WINDOW.as_secs_f64() / self.half;
+        let noise = 1.0 + self.noise * self.chance();
+        let p99 = self.before.mul_f64(slower * noise);
+        self.pacer.adjust(self.now, self.users.then_some(p99));
+        Ran { bytes, p99 }
+    }
+
+    /// Bytes per second and mean p99 of so many windows.
+    fn mean(&mut self, windows: u32) -> (f64, Duration) {
+        let ran: Vec<_> = (0..windows).map(|_| self.run()).collect();
+        let bytes: f64 = ran.iter().map(|ran| ran.bytes).sum();
+        let p99: Duration = ran.iter().map(|ran| ran.p99).sum();
+        (bytes / (WINDOW * windows).as_secs_f64(), p99 / windows)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Each by its own measure: the best speed is the one at which requests take just the target.
+    #[test]
+    fn requests_stay_below_the_target_and_transfers_are_not_much_slower_than_they_could_be(half_mb in 100u32..4_000, noise in 0.0..0.15, seed: u64) {
+        let half = f64::from(half_mb) * 1e6;
+        let mut pod = Pod::new(Speed::default(), half, noise, seed);
+        pod.mean(100);
+        let (bytes_per_s, p99) = pod.mean(200);
+        let best = (SLOWER - 1.0) * half;
+        prop_assert!(p99 <= pod.before.mul_f64(SLOWER), "{p99:?}");
+        prop_assert!(bytes_per_s >= best * 0.4, "{bytes_per_s} of {best}");
+    }
+
+    #[test]
+    fn no_more_than_the_cap_goes_in_any_span(cap in 1u64..1 << 31, steps in proptest::collection::vec((0u64..50_000, 1usize..1 << 20, proptest::option::of(1u64..10)), 1..200)) {
+        let mut now = Instant::now();
+        let mut pacer = Pacer::new(Speed { most_bytes_per_s: Some(cap), user_p99: None }, now);
+        pacer.begin(now, None);
+        let mut sent: Vec<(Instant, usize)> = Vec::new();
+        for (wait_us, bytes, p99) in steps {
+            now += Duration::from_micros(wait_us);
+            if pacer.may_send(now, bytes).is_ok() {
+                sent.push((now, bytes));
+            }
+            if wait_us % 3 == 0 {
+                pacer.adjust(now, p99.map(Duration::from_millis));
+            }
+        }
+        for first in 0..sent.len() {
+            let (begin, _) = sent[first];
+            let mut bytes = 0;
+            for &(end, sent) in &sent[first..] {
+                // One send more than was allowed may go.
+                let span = (end - begin) + BURST;
+                prop_assert!(bytes as f64 <= cap as f64 * span.as_secs_f64() + 1.0);
+                bytes += sent;
+            }
+        }
+    }
+
+    #[test]
+    fn who_waits_as_told_may_send(rate in 1u64..1 << 32, bytes in 1usize..1 << 20) {
+        let mut now = Instant::now();
+        let mut pacer = Pacer::new(Speed { most_bytes_per_s: Some(rate), user_p99: None }, now);
+        for _ in 0..20 {
+            if let Err(wait) = pacer.may_send(now, bytes) {
+                now += wait + Duration::from_nanos(1);
+                prop_assert!(pacer.may_send(now, bytes).is_ok());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_speed_comes_back_when_the_users_go() {
+    let mut pod = Pod::new(Speed::default(), 200e6, 0.0, 1);
+    pod.mean(100);
+    let (busy, _) = pod.mean(50);
+    pod.users = false;
+    pod.mean(20);
+    let (free, _) = pod.mean(10);
+    assert!(busy < 70e6 && free > 1e9, "{busy} {free}");
+}
+
+#[test]
+fn it_never_falls_below_the_floor_so_that_a_transfer_ends() {
+    let speed = Speed {
+        user_p99: Some(Duration::from_nanos(1)),
+        ..Speed::default()
+    };
+    let mut pod = Pod::new(speed, 1e6, 0.0, 1);
+    pod.mean(100);
+    assert_eq!(pod.pacer.bytes_per_s(), FLOOR as u64);
+    pod.pacer.adjust(pod.now, Some(Duration::ZERO));
+    assert!(pod.pacer.bytes_per_s() >= FLOOR as u64);
+}
+
+#[test]
+fn a_given_target_counts_whatever_was_before() {
+    let speed = Speed {
+        user_p99: Some(Duration::from_millis(4)),
+        ..Speed::default()
+    };
+    let mut pod = Pod::new(speed, 400e6, 0.05, 1);
+    pod.mean(100);
+    let (bytes_per_s, p99) = pod.mean(100);
+    assert!(
+        p99 <= Duration::from_millis(4) && p99 > Duration::from_millis(3),
+        "{p99:?}"
+    );
+    assert!(bytes_per_s > 200e6, "{bytes_per_s}");
+}
+
+#[test]
+fn what_was_learned_is_kept_for_the_next_transfer_and_forgotten_after_a_rest() {
+    let mut pod = Pod::new(Speed::default(), 100e6, 0.0, 1);
+    pod.mean(100);
+    let learned = pod.pacer.bytes_per_s();
+    assert!(learned < START as u64);
+    let slow = Some(Duration::from_secs(1));
+    pod.pacer.begin(pod.now + REST / 2, slow);
+    assert_eq!(
+        (pod.pacer.bytes_per_s(), pod.pacer.before),
+        (learned, Some(pod.before))
+    );
+    pod.pacer.begin(pod.now + REST * 3, slow);
+    assert_eq!(
+        (pod.pacer.bytes_per_s(), pod.pacer.before),
+        (START as u64, slow)
+    );
+}
+
+#[test]
+fn a_speed_that_nobody_uses_does_not_rise() {
+    let now = Instant::now();
+    let mut pacer = Pacer::new(Speed::default(), now);
+    pacer.begin(now, Some(Duration::from_millis(1)));
+    for n in 1..100 {
+        pacer.adjust(now + WINDOW * n, None);
+    }
+    assert_eq!(pacer.bytes_per_s(), START as u64);
+}
