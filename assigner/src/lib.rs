@@ -11,6 +11,7 @@
 //! * [`restore`](mod@restore) begins a new cluster from a saved snapshot;
 //! * [`testing`] runs whole clusters inside a test process.
 
+mod ages;
 pub mod clock;
 mod leader;
 mod loads;

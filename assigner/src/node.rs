@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::ages::Ages;
 use crate::leader;
 use crate::loads::Loads;
 use crate::machine::Machine;
@@ -102,6 +103,7 @@ impl Node {
             metrics: Metrics::default(),
             feeds: Feeds::default(),
             loads: Loads::default(),
+            ages: Ages::default(),
             leader: Mutex::new(None),
             halted: Mutex::new(None),
             config,

@@ -10,6 +10,7 @@ use leasehold_proto::wire::status::Refusal;
 use leasehold_raft_store::{ProposeError, RaftNode};
 use parking_lot::Mutex;
 
+use crate::ages::Ages;
 use crate::leader::LeaderHandle;
 use crate::loads::Loads;
 use crate::metrics::Metrics;
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) feeds: Feeds,
     pub(crate) loads: Loads,
+    pub(crate) ages: Ages,
     /// Present while this node leads.
     pub(crate) leader: Mutex<Option<Arc<LeaderHandle>>>,
     /// Why this node, although it leads, grants and answers nothing.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use leasehold_proto::key::KeyHash;
@@ -188,6 +189,8 @@ pub(crate) async fn publish(shared: Arc<Shared>, stop: CancellationToken) {
         };
         for name in changed {
             shared.feeds.publish(&name, &shared.replica);
+            let table = shared.replica.table();
+            shared.ages.look(&name, table.target(&name), Instant::now());
         }
     }
 }

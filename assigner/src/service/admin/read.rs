@@ -1,6 +1,7 @@
 //! Listings, from the table as this node has applied it.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use leasehold_proto::mutant;
 use leasehold_proto::table::{Record, RecordKey, SessionPhase, TargetState};
@@ -159,6 +160,7 @@ impl AdminService {
         let mut found = state
             .handoffs()
             .filter(|(_, _, handoff)| request.after.is_none_or(|after| handoff.id > after));
+        let now = Instant::now();
         let handoffs: Vec<HandoffInfo> = found
             .by_ref()
             .take(page(request.limit))
@@ -166,7 +168,7 @@ impl AdminService {
                 slice,
                 from,
                 handoff,
-                open_for: None,
+                open_for: self.shared.ages.of(&request.target, handoff.id, now),
             })
             .collect();
         let next_after = found
