@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[path = "cli/moves.rs"]
+mod moves;
 mod program;
 
 use std::fs;

@@ -86,6 +86,13 @@ impl Failure {
         }
     }
 
+    /// The same, with more to say.
+    #[must_use]
+    pub fn with(mut self, more: &str) -> Self {
+        self.text.push_str(more);
+        self
+    }
+
     /// What the exit code says.
     pub fn kind(&self) -> Kind {
         self.kind

@@ -17,13 +17,13 @@ use leasehold_proto::{
 };
 use leasehold_proto::{ClockClass, HandoffId, id::Incarnation, table::SessionPhase, view::Handoff};
 
-use super::handoff::{HandoffReport, Handoffs};
+use super::handoff::{HandoffReport, Handoffs, OneHandoff};
 use super::key::Found;
 use super::member::{Members, members};
 use super::output::{Done, Report, json};
 use super::pod::{Pod, PodSession, Pods};
 use super::session::{SessionReport, Sessions};
-use super::slice::{SliceReport, Slices};
+use super::slice::{Shifted, SliceRange, SliceReport, Slices};
 use super::status::Status;
 use super::target::{TargetReport, Targets};
 
@@ -318,9 +318,47 @@ fn sessions_pods_and_handoffs_print() {
         "handoffs",
         &Handoffs {
             target: "cart".into(),
-            handoffs: vec![HandoffReport::from(open)],
+            handoffs: vec![HandoffReport::from(open.clone())],
         },
     );
+    let one = OneHandoff {
+        target: "cart".into(),
+        report: HandoffReport::from(open.clone()),
+        from_address: Some(address(7).to_string()),
+        to_address: None,
+        load_per_s: Some(1_250.5),
+        state_bytes: Some(3_500_000_000),
+    };
+    same("handoff", &one);
+}
+
+#[test]
+fn a_shift_prints() {
+    let shifted = Shifted {
+        done: "1 of 64 slices moved from s17 to s18; 3 were shifted before".into(),
+        target: "cart".into(),
+        from: "s17".into(),
+        to: "s18".into(),
+        share: Some("5%".into()),
+        since: "1#1234".into(),
+        slices: 64,
+        already: 3,
+        shifted: vec![SliceRange::from(&slice(0, 0x3fff_ffff_ffff_ffff))],
+        completed: true,
+        held: true,
+    };
+    same("shifted", &shifted);
+    let back = Shifted {
+        done: "4 of 64 slices are being handed from s18 to s17".into(),
+        from: "s18".into(),
+        to: "s17".into(),
+        share: None,
+        already: 0,
+        completed: false,
+        held: false,
+        ..shifted
+    };
+    same("shifted_back", &back);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `leasehold handoff`.
 //!
-//! JSON of `list`: `{"target", "handoffs": [HANDOFF...]}`, see [`HandoffReport`].
+//! JSON of `list`: `{"target", "handoffs": [HANDOFF...]}`, see [`HandoffReport`]; of `get`: a
+//! HANDOFF with more, see [`OneHandoff`].
 
 use clap::Subcommand;
 use leasehold_proto::wire::admin;
@@ -13,7 +14,8 @@ use super::Global;
 use super::client::Client;
 use super::error::Failure;
 use super::output::{Done, Report, emit};
-use super::table::{Table, ago, or_dash};
+use super::slice;
+use super::table::{Table, ago, or_dash, pairs, size};
 use super::target::ms;
 
 const CANCEL_HELP: &str = "\
@@ -27,6 +29,13 @@ pub enum Verb {
     List {
         /// Name of the target
         target: TargetName,
+    },
+    /// Show one move of ownership under way
+    Get {
+        /// Name of the target
+        target: TargetName,
+        /// Which handoff: h9
+        handoff: HandoffId,
     },
     /// Ask for a handoff to be refused
     #[command(after_help = CANCEL_HELP)]
@@ -52,6 +61,10 @@ impl Verb {
                     },
                 )
             }
+            Verb::Get { target, handoff } => emit(
+                global,
+                &get(&mut client.about(&target), &target, handoff).await?,
+            ),
             Verb::Cancel { target, handoff } => {
                 let mut client = client.about(&target);
                 let request = admin::CancelHandoff {
@@ -76,7 +89,8 @@ impl Verb {
     }
 }
 
-async fn list(client: &mut Client, target: &TargetName) -> Result<Vec<HandoffReport>, Failure> {
+/// All open handoffs of a target.
+pub async fn list(client: &mut Client, target: &TargetName) -> Result<Vec<HandoffReport>, Failure> {
     let mut found = Vec::new();
     let mut after = None;
     loop {
@@ -97,6 +111,33 @@ async fn list(client: &mut Client, target: &TargetName) -> Result<Vec<HandoffRep
             _ => return Ok(found),
         }
     }
+}
+
+async fn get(
+    client: &mut Client,
+    target: &TargetName,
+    handoff: HandoffId,
+) -> Result<OneHandoff, Failure> {
+    let ended = || {
+        Failure::negative(format!(
+            "{handoff} is not open: it has ended or never was; `leasehold handoff list {target}` shows the open ones, \
+             `leasehold slice list {target}` who owns what"
+        ))
+    };
+    let mut open = list(client, target).await?.into_iter();
+    let found = open.find(|open| open.handoff == handoff.to_string());
+    let report = found.ok_or_else(ended)?;
+    let first = report.first.parse().map_err(|_| ended())?;
+    let slice = slice::get(client, target, first).await?;
+    let party = slice.handoff.filter(|open| open.handoff == report.handoff);
+    Ok(OneHandoff {
+        target: target.to_string(),
+        from_address: slice.owner.and_then(|owner| owner.party.address),
+        to_address: party.ok_or_else(ended)?.to.address,
+        load_per_s: slice.load_per_s,
+        state_bytes: slice.state_bytes,
+        report,
+    })
 }
 
 /// Open handoffs of a target.
@@ -131,6 +172,52 @@ pub struct HandoffReport {
     pub to_closed: bool,
     /// Time since the answering Assigner saw it begin.
     pub open_for_ms: Option<u64>,
+}
+
+/// An open handoff, with what else is known of its slice.
+#[derive(Serialize)]
+pub struct OneHandoff {
+    /// Of which target.
+    pub target: String,
+    /// The handoff.
+    #[serde(flatten)]
+    pub report: HandoffReport,
+    /// Where the pod is reached that owns; null when the Assigner did not say.
+    pub from_address: Option<String>,
+    /// Where the pod is reached that is to own; null when the Assigner did not say.
+    pub to_address: Option<String>,
+    /// Last reported by the owner, in the application's unit.
+    pub load_per_s: Option<f64>,
+    /// Last reported by the owner.
+    pub state_bytes: Option<u64>,
+}
+
+impl Report for OneHandoff {
+    fn human(&self) -> String {
+        let report = &self.report;
+        let party = |session: &str, address: &Option<String>, epoch: &str| match address {
+            Some(address) => format!("{address} ({session}) at epoch {epoch}"),
+            None => format!("{session} at epoch {epoch}"),
+        };
+        let mut to = party(&report.to, &self.to_address, &report.to_epoch);
+        if report.to_closed {
+            to += ", which has gone: the owner is asked to refuse";
+        }
+        let yes = if report.ask_cancel { "yes" } else { "no" };
+        pairs(&[
+            ("handoff", format!("{} of {}", report.handoff, self.target)),
+            ("slice", format!("{} to {}", report.first, report.last)),
+            (
+                "from",
+                party(&report.from, &self.from_address, &report.from_epoch),
+            ),
+            ("to", to),
+            ("open for", or_dash(report.open_for_ms.map(ago))),
+            ("asked to cancel", yes.to_owned()),
+            ("load per s", or_dash(self.load_per_s)),
+            ("state", or_dash(self.state_bytes.map(size))),
+        ])
+    }
 }
 
 impl From<HandoffInfo> for HandoffReport {

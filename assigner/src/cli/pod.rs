@@ -2,15 +2,18 @@
 //!
 //! JSON: `list` prints `{"pods": [{"address", "draining", "slices", "sessions": [{"target",
 //! "session", "phase", "draining", "slices"}...]}...]}`; `drain` `{"done", "address", "sessions",
-//! "slices_left"}`.
+//! "slices_left", "took_ms"}`, the last null without `--wait`.
+
+mod progress;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Subcommand;
 use leasehold_proto::table::SessionPhase;
 use leasehold_proto::wire::{admin, pb};
 use leasehold_proto::{PodAddress, SessionId, TargetName};
+use progress::Progress;
 use serde::Serialize;
 
 use super::Global;
@@ -19,6 +22,7 @@ use super::error::Failure;
 use super::output::{Done, Report, emit};
 use super::session::SessionReport;
 use super::table::Table;
+use super::target::ms;
 use super::wait::{Look, until};
 use super::{session, target};
 use crate::config::parse_duration;
@@ -26,6 +30,7 @@ use crate::config::parse_duration;
 const DRAIN_HELP: &str = "\
 Moves every slice of the pod to others, without a failed request, and gives it none. The pod serves
 on until the last one has gone. With --wait the command returns then: it is safe to stop the pod.
+Meanwhile it shows how far it is; when the time is over it names what is slow, and the drain goes on.
 
 Example:
   leasehold pod drain 10.0.0.7:9000 --wait --reason 'kernel update'";
@@ -155,16 +160,20 @@ async fn drain(
             .await?;
     }
     let mut left = slices(&of_pod(&mut client, &involved, address).await?, &sessions);
-    let all = left.max(slices(&sessions, &sessions));
+    let begun = Instant::now();
     if let Some(patience) = wait {
+        let mut progress = Progress::new(left.max(slices(&sessions, &sessions)));
         left = until(patience, async || {
-            let left = slices(&of_pod(&mut client, &involved, address).await?, &sessions);
-            match left {
-                0 => Ok(Look::Done(0)),
-                left => Ok(Look::NotYet(format!(
-                    "draining {address}: {left} of {all} slices left"
-                ))),
+            let now = of_pod(&mut client, &involved, address).await?;
+            progress.slices_left = slices(&now, &sessions);
+            if progress.slices_left == 0 {
+                return Ok(Look::Done(0));
             }
+            progress
+                .look_closer(&mut client, &sessions, begun.elapsed())
+                .await?;
+            let line = format!("draining {address}: {progress}");
+            Ok(Look::Slow(line, progress.slow()))
         })
         .await?;
     }
@@ -177,7 +186,8 @@ async fn drain(
         &Done::new(done)
             .with("address", address.as_str())
             .with("sessions", sessions.len())
-            .with("slices_left", left),
+            .with("slices_left", left)
+            .with("took_ms", wait.map(|_| ms(begun.elapsed()))),
     )
 }
 

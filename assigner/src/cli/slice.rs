@@ -1,9 +1,11 @@
 //! `leasehold slice`.
 //!
 //! JSON: `list` prints `{"target", "generation", "slices": [SLICE...]}`, `get` a SLICE, see
-//! [`SliceReport`]. `move` prints `{"done", "target", "slice_key", "handoff"}`.
+//! [`SliceReport`]. `move` prints `{"done", "target", "slice_key", "handoff"}`, `shift` a
+//! [`Shifted`].
 
 mod report;
+mod shift;
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -11,10 +13,12 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use leasehold_proto::wire::admin::{self, MoveTo, SliceToMove};
-use leasehold_proto::wire::listing::{SliceMoved, SlicePage};
+use leasehold_proto::wire::listing::{SliceInfo, SliceMoved, SlicePage};
 use leasehold_proto::wire::pb;
-use leasehold_proto::{PodAddress, SessionId, SliceKey, TargetName};
+use leasehold_proto::{Generation, PodAddress, SessionId, SliceKey, TargetName};
 pub use report::{Party, SliceReport, Slices};
+#[cfg(test)]
+pub use shift::{Shifted, SliceRange};
 
 use super::Global;
 use super::client::Client;
@@ -45,6 +49,9 @@ pub enum Verb {
     /// Hand a slice to another pod
     #[command(after_help = MOVE_HELP)]
     Move(Move),
+    /// Hand a share of a pod's slices to another pod, and back
+    #[command(after_help = shift::HELP)]
+    Shift(shift::Shift),
     /// Cut a slice in two; both halves keep their owner
     Split {
         /// Name of the target
@@ -118,6 +125,10 @@ impl Verb {
                 &get(&mut client.about(&target), &target, key).await?,
             ),
             Verb::Move(wish) => wish.run(client, global).await,
+            Verb::Shift(wish) => {
+                let shifted = wish.run(client).await?;
+                emit(global, &shifted)
+            }
             Verb::Split { target, at } => {
                 let mut client = client.about(&target);
                 let request = admin::SplitSlice {
@@ -197,6 +208,33 @@ impl List {
     }
 }
 
+/// Every slice that a session owns, is to own or has a copy of, with the generation of the last
+/// page.
+pub async fn of_session(
+    client: &mut Client,
+    target: &TargetName,
+    session: SessionId,
+) -> Result<(Generation, Vec<SliceInfo>), Failure> {
+    let mut request = admin::ListSlices {
+        target: target.clone(),
+        from_key: SliceKey::MIN,
+        limit: PAGE,
+        session: Some(session),
+        with_handoff: false,
+        vacant: false,
+    };
+    let mut found = Vec::new();
+    loop {
+        let page = page(client, &request).await?;
+        found.extend(page.slices);
+        match page.next_key {
+            // A page that does not lead on would never end.
+            Some(next) if next > request.from_key => request.from_key = next,
+            _ => return Ok((page.generation, found)),
+        }
+    }
+}
+
 /// Slices asked for at once.
 const PAGE: u32 = leasehold_proto::limits::PAGE_ITEMS as u32;
 
@@ -208,7 +246,8 @@ async fn page(client: &mut Client, request: &admin::ListSlices) -> Result<SliceP
         .await
 }
 
-async fn get(
+/// The slice that holds a slice key.
+pub async fn get(
     client: &mut Client,
     target: &TargetName,
     key: SliceKey,
@@ -240,18 +279,8 @@ impl Move {
             MoveTo::Session(session) => session.to_string(),
             MoveTo::Address(address) => address.to_string(),
         };
-        let request = admin::MoveSlice {
-            target: self.target.clone(),
-            which: SliceToMove::Holding(self.key),
-            to: self.to,
-            reason: client.reason(),
-        };
-        let answer = client
-            .change(pb::MoveSliceRequest::from(&request), async |grpc, r| {
-                grpc.move_slice(r).await
-            })
-            .await?;
-        let moved = SliceMoved::try_from(answer).map_err(|error| Failure::unreadable(&error))?;
+        let which = SliceToMove::Holding(self.key);
+        let moved = begin(&mut client, &self.target, which, self.to).await?;
         let handoff = moved.handoff.map(|handoff| handoff.to_string());
         let done = match (&handoff, self.wait) {
             (None, _) => format!(
@@ -279,6 +308,27 @@ impl Move {
             .with("slice_key", self.key.to_string());
         emit(global, &facts.with("to", to).with("handoff", handoff))
     }
+}
+
+/// Begins to move a slice; in an eventual target moves it.
+async fn begin(
+    client: &mut Client,
+    target: &TargetName,
+    which: SliceToMove,
+    to: MoveTo,
+) -> Result<SliceMoved, Failure> {
+    let request = admin::MoveSlice {
+        target: target.clone(),
+        which,
+        to,
+        reason: client.reason(),
+    };
+    let answer = client
+        .change(pb::MoveSliceRequest::from(&request), async |grpc, r| {
+            grpc.move_slice(r).await
+        })
+        .await?;
+    SliceMoved::try_from(answer).map_err(|error| Failure::unreadable(&error))
 }
 
 /// Waits until a handoff is no longer open and says who owns the slice then.

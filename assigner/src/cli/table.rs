@@ -82,6 +82,26 @@ pub fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
+/// A number of bytes for people.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let Some(power) = bytes
+        .checked_ilog2()
+        .map(|log| log / 10)
+        .filter(|power| *power > 0)
+    else {
+        return format!("{bytes} B");
+    };
+    // One digit behind the point, cut off.
+    let tenths = (u128::from(bytes) * 10) >> (power * 10);
+    format!(
+        "{}.{} {}",
+        tenths / 10,
+        tenths % 10,
+        UNITS[power as usize - 1]
+    )
+}
+
 /// A duration short enough for a column.
 pub fn ago(ms: u64) -> String {
     match ms {
@@ -89,5 +109,24 @@ pub fn ago(ms: u64) -> String {
         1_000..120_000 => format!("{}.{}s", ms / 1_000, ms % 1_000 / 100),
         120_000..7_200_000 => format!("{}m", ms / 60_000),
         _ => format!("{}h", ms / 3_600_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_their_unit() {
+        for (bytes, shown) in [
+            (0, "0 B"),
+            (1_023, "1023 B"),
+            (1_024, "1.0 KiB"),
+            (1_048_575, "1023.9 KiB"),
+            (3_500_000_000, "3.2 GiB"),
+            (u64::MAX, "15.9 EiB"),
+        ] {
+            assert_eq!(size(bytes), shown);
+        }
     }
 }

@@ -18,6 +18,8 @@ pub enum Look<T> {
     Done(T),
     /// Not yet; how far it is.
     NotYet(String),
+    /// Not yet; how far it is, and what is slow, which is said when the time is over.
+    Slow(String, String),
 }
 
 /// Looks until it has come about; an error after `patience`. Progress goes to standard error:
@@ -36,12 +38,13 @@ pub async fn until<T>(
         }
     };
     loop {
-        let progress = match look().await {
+        let (progress, slow) = match look().await {
             Ok(Look::Done(found)) => {
                 finish(shown);
                 return Ok(found);
             }
-            Ok(Look::NotYet(progress)) => progress,
+            Ok(Look::NotYet(progress)) => (progress, String::new()),
+            Ok(Look::Slow(progress, slow)) => (progress, format!("; {slow}")),
             Err(failure) => {
                 finish(shown);
                 return Err(failure);
@@ -51,7 +54,7 @@ pub async fn until<T>(
             finish(shown);
             let patience = crate::config::show_duration(patience);
             return Err(Failure::unavailable(format!(
-                "not done after {patience}: {progress}; it goes on meanwhile"
+                "not done after {patience}: {progress}{slow}; it goes on meanwhile"
             )));
         }
         if on_terminal {

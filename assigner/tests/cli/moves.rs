@@ -1,0 +1,142 @@
+//! Moves as an operator makes them: canaries, a drain that he watches.
+
+use leasehold_client::Slicelet;
+use leasehold_proto::SliceKey;
+use serde_json::Value;
+use tonic::transport::server::TcpIncoming;
+
+use crate::program::{LONG, Running, until};
+
+/// A pod of target `cart` that may be given slices. What it freezes waits for guards for ever.
+async fn pod(dev: &Running) -> (Slicelet, String) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let slicelet = Slicelet::builder("cart")
+        .endpoints([dev.endpoint.as_str()])
+        .advertise(&address)
+        .drain_deadline(LONG * 10)
+        .start()
+        .unwrap();
+    let server = tonic::transport::Server::builder()
+        .add_service(slicelet.peer_service().into_server())
+        .serve_with_incoming(TcpIncoming::from(listener));
+    tokio::spawn(async move { server.await.unwrap() });
+    slicelet.ready(LONG).await.unwrap();
+    (slicelet, address)
+}
+
+/// The first keys of the slices that a pod owns.
+fn owned(dev: &Running, address: &str) -> Vec<Value> {
+    let slices = dev.json("slice list cart");
+    let slices = slices["slices"].as_array().unwrap();
+    let own = slices
+        .iter()
+        .filter(|slice| slice["owner"]["address"] == address);
+    own.map(|slice| slice["first"].clone()).collect()
+}
+
+fn firsts(shifted: &Value) -> Vec<Value> {
+    let slices = shifted["shifted"].as_array().unwrap();
+    slices.iter().map(|slice| slice["first"].clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_is_shifted_then_more_then_back() {
+    let dev = Running::dev(&[]);
+    dev.ask("target create cart --slices 8").well();
+    let (_first, one) = pod(&dev).await;
+    until("all are granted", || owned(&dev, &one).len() == 8);
+    dev.ask("target hold cart --reason canary").well();
+    let (_second, two) = pod(&dev).await;
+    let all = owned(&dev, &one);
+    let shift = format!("slice shift cart --from {one} --to {two}");
+
+    let quarter = dev.json(&format!("{shift} --share 25% --wait"));
+    assert_eq!(
+        (&quarter["slices"], &quarter["completed"]),
+        (&8.into(), &true.into())
+    );
+    let mut shifted = firsts(&quarter);
+    let since = quarter["since"].as_str().unwrap();
+    let half = dev.json(&format!("{shift} --share 50% --since {since} --wait"));
+    assert_eq!((&half["slices"], &half["already"]), (&8.into(), &2.into()));
+    shifted.extend(firsts(&half));
+    let mut there = owned(&dev, &two);
+    shifted.sort_by_key(Value::to_string);
+    there.sort_by_key(Value::to_string);
+    assert_eq!((shifted.len(), &shifted), (4, &there));
+
+    let less = dev.ask(&format!("{shift} --share 25% --since {since}"));
+    less.failed(5, &["4 of 8 slices are shifted already", "--back"]);
+    dev.ask(&format!("{shift} --back --since {since} --wait"))
+        .well();
+    assert_eq!(owned(&dev, &one), all);
+    let none = dev.ask(&format!("{shift} --back --since {since}"));
+    none.failed(1, &["owns no slice", "--since is the generation"]);
+
+    dev.ask(&format!("{shift} --share 5"))
+        .failed(2, &["in percent"]);
+    dev.ask(&format!("{shift} --share 5% --since x"))
+        .failed(2, &["1#1234"]);
+    dev.ask(&format!("{shift} --share 5% --since 1#999999999"))
+        .failed(2, &["before 1#999999999"]);
+    dev.ask(&format!(
+        "slice shift cart --from {one} --to {one} --share 5%"
+    ))
+    .failed(2, &["name two pods"]);
+    dev.ask(&format!(
+        "slice shift cart --from {one} --to 10.0.0.9:1 --share 5%"
+    ))
+    .failed(
+        1,
+        &[
+            "no session lives at 10.0.0.9:1",
+            "leasehold session list cart",
+        ],
+    );
+    dev.ask(&format!(
+        "slice shift cart --from {two} --to {one} --share 5%"
+    ))
+    .failed(1, &["owns no slice", "leasehold session list cart"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_does_not_end_names_what_is_slow() {
+    let dev = Running::dev(&[]);
+    dev.ask("target create cart --slices 2").well();
+    let (first, one) = pod(&dev).await;
+    until("all are granted", || owned(&dev, &one).len() == 2);
+    dev.ask(&format!("pod drain {one} --wait=200ms")).failed(
+        3,
+        &[
+            "not done after 200ms",
+            "2 of 2 slices left",
+            "no handoff is open",
+        ],
+    );
+
+    let key: SliceKey = owned(&dev, &one)[0].as_str().unwrap().parse().unwrap();
+    let guard = first.guard_slice_key(key).unwrap();
+    let (_second, two) = pod(&dev).await;
+    until("the other slice has gone", || owned(&dev, &two).len() == 1);
+    let handoffs = dev.json("handoff list cart");
+    let open = handoffs["handoffs"][0]["handoff"].as_str().unwrap();
+    let handoff = dev.json(&format!("handoff get cart {open}"));
+    assert_eq!(
+        (&handoff["from_address"], &handoff["to_address"]),
+        (&one.as_str().into(), &two.as_str().into())
+    );
+    assert_eq!(handoff["first"], key.to_string());
+    let named = format!(
+        "slow: {open} of cart to {}, open for",
+        handoff["to"].as_str().unwrap()
+    );
+    dev.ask(&format!("pod drain {one} --wait=1s"))
+        .failed(3, &["1 of 1 slices left", "1 handoffs open", &named]);
+    drop(guard);
+    let drained = dev.json(&format!("pod drain {one} --wait"));
+    assert_eq!(drained["slices_left"], 0);
+    assert!(drained["took_ms"].is_u64());
+    dev.ask(&format!("handoff get cart {open}"))
+        .failed(1, &["not open", "leasehold handoff list cart"]);
+}
