@@ -14,6 +14,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const KEEPALIVE: Duration = Duration::from_secs(2);
 /// h2 counts small frames that wait against the window: a large one lets many wait.
 const WINDOW_BYTES: u32 = 16 << 20;
+/// Of bulk data much travels in one h2 frame.
+const BULK_FRAME_BYTES: u32 = 1 << 20;
 /// Addresses with a kept connection.
 const POOLED: usize = 4_096;
 
@@ -33,6 +35,23 @@ fn endpoint(address: &str) -> Result<Endpoint, Error> {
         .keep_alive_while_idle(true)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES))
+}
+
+/// A connection of its own for bulk data, so that nothing else waits behind it.
+///
+/// # Errors
+/// As [`ChannelPool::get`].
+pub(crate) async fn connect_for_bulk(address: &str) -> Result<Channel, Error> {
+    connect(endpoint(address)?.max_frame_size(BULK_FRAME_BYTES), address).await
+}
+
+async fn connect(endpoint: Endpoint, address: &str) -> Result<Channel, Error> {
+    endpoint.connect().await.map_err(|error| {
+        Error::new(
+            ErrorKind::Unavailable,
+            format!("connecting to {address}: {}", chain(&error)),
+        )
+    })
 }
 
 /// Checks that `address` can be connected to at all.
@@ -68,14 +87,7 @@ impl ChannelPool {
             }
             Arc::clone(channels.entry(address.to_owned()).or_default())
         };
-        let connect = || async {
-            endpoint(address)?.connect().await.map_err(|error| {
-                Error::new(
-                    ErrorKind::Unavailable,
-                    format!("connecting to {address}: {}", chain(&error)),
-                )
-            })
-        };
+        let connect = || async { connect(endpoint(address)?, address).await };
         slot.get_or_try_init(connect).await.cloned()
     }
 

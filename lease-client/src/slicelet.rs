@@ -7,6 +7,7 @@ mod handler;
 mod lease;
 mod link;
 pub(crate) mod offline;
+mod order;
 mod ownership;
 mod peer;
 mod publish;
@@ -16,6 +17,7 @@ mod table;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests;
+mod transfer;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,22 +34,25 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub use guard::Guard;
-pub use handler::{Cause, SliceHandler, SliceInfo};
+pub use handler::{Arrival, Cause, SliceHandler, SliceInfo};
 pub use ownership::{OwnershipEvent, OwnershipLog};
 pub use peer::PeerService;
 pub use stats::Stats;
+pub use transfer::{OnTransferFailure, Transfers};
 
 use crate::channels::ChannelPool;
 use crate::clock::{Clock, LeaseClock, SystemClock};
 use crate::endpoints::Endpoints;
 use crate::error::{Error, ErrorKind, GuardError};
+use crate::state::SliceState;
 use driver::{Driver, DriverConfig, Sources};
 use handler::{Callbacks, Handler};
 use link::LinkConfig;
 use peer::Asked;
-use publish::Publisher;
+use publish::{Publisher, Wants};
 use stats::Counters;
 use table::{Phase, Table};
+use transfer::State;
 
 /// What checks, the driver and services share.
 pub(crate) struct Shared {
@@ -142,6 +147,8 @@ pub struct SliceletBuilder {
     advertise: String,
     app_version: String,
     handler: Option<Arc<dyn Handler>>,
+    state: Option<Arc<dyn State>>,
+    transfers: Transfers,
     log: Option<OwnershipLog>,
     clock: Clock,
     drain_deadline: Duration,
@@ -174,6 +181,19 @@ impl SliceletBuilder {
     /// that it is owned.
     pub fn handler(mut self, handler: impl SliceHandler) -> Self {
         self.handler = Some(Arc::new(handler));
+        self
+    }
+
+    /// The state of slices in this process's memory: it goes with them when they move. Guards of a
+    /// slice are given only when its state is here, or it begins empty.
+    pub fn state(mut self, state: impl SliceState) -> Self {
+        self.state = Some(Arc::new(state));
+        self
+    }
+
+    /// How state is transferred.
+    pub fn transfers(mut self, transfers: Transfers) -> Self {
+        self.transfers = transfers;
         self
     }
 
@@ -242,12 +262,15 @@ impl SliceletBuilder {
         let shared = Shared::new(self.clock);
         let drained = Arc::new(Notify::new());
         let notify = Arc::clone(&drained);
-        let acquires = self.handler.is_some();
+        let wants = Wants {
+            acquire: self.handler.is_some(),
+            state: self.state.is_some(),
+        };
         let publisher = Publisher::new(
             Arc::clone(&shared),
             Arc::new(move || notify.notify_one()),
             self.log,
-            acquires,
+            wants,
         );
         let (requests, requests_source) = mpsc::channel(16);
         let (asked, asked_source) = mpsc::channel(limits::EARLY_HANDOFF_MESSAGES);
@@ -261,7 +284,8 @@ impl SliceletBuilder {
             drain_deadline: self.drain_deadline,
             accepts_fenced: self.accepts_fenced,
             jitter_seed: rand::random(),
-            callbacks: self.handler.map(Callbacks::new),
+            callbacks: Callbacks::new(self.handler, self.state.clone()),
+            state: self.state.map(|state| (state, self.transfers)),
         };
         let sources = Sources {
             requests: requests_source,
@@ -311,6 +335,8 @@ impl Slicelet {
             advertise: String::new(),
             app_version: String::new(),
             handler: None,
+            state: None,
+            transfers: Transfers::default(),
             log: None,
             clock: Clock::System(SystemClock::new()),
             drain_deadline: Duration::from_secs(1),

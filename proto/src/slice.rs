@@ -64,6 +64,15 @@ impl Slice {
         Some((Slice::new(self.first, before)?, Slice::new(at, self.last)?))
     }
 
+    /// What is left of it without the keys of `other`: at most two pieces, in order.
+    pub fn without(self, other: Slice) -> impl Iterator<Item = Slice> {
+        let below = other.first.previous();
+        let below = below.and_then(|last| Slice::new(self.first, last.min(self.last)));
+        let above = other.last.next();
+        let above = above.and_then(|first| Slice::new(first.max(self.first), self.last));
+        below.into_iter().chain(above)
+    }
+
     /// The whole key space in `count` slices of nearly equal width.
     ///
     /// Requires `count > 0`.
@@ -110,6 +119,19 @@ mod tests {
             assert_eq!(slices[count - 1].last(), SliceKey::MAX);
             assert!(slices.windows(2).all(|pair| pair[0].touches(pair[1])));
         }
+    }
+
+    #[test]
+    fn what_is_left_without_another_slice_is_what_it_does_not_share() {
+        let slice = |first, last| Slice::new(SliceKey::from_u64(first), SliceKey::from_u64(last));
+        let of = slice(10, 20).unwrap();
+        let left = |first, last| of.without(slice(first, last).unwrap()).collect::<Vec<_>>();
+        let some = |first, last| slice(first, last).unwrap();
+        assert_eq!(left(12, 15), [some(10, 11), some(16, 20)]);
+        assert_eq!(left(0, 10), [some(11, 20)]);
+        assert_eq!(left(20, u64::MAX), [some(10, 19)]);
+        assert_eq!(left(0, u64::MAX), []);
+        assert_eq!((left(0, 9), left(21, 30)), (vec![of], vec![of]));
     }
 
     #[test]

@@ -199,6 +199,11 @@ impl<B: AsRef<[u8]> + Clone> Sender<B> {
         &self.tag
     }
 
+    /// Whether anything was sent.
+    pub fn begun(&self) -> bool {
+        self.next > 1
+    }
+
     /// Whether another frame may be sent before more is acknowledged.
     pub fn has_room(&self) -> bool {
         self.bytes < self.window_bytes

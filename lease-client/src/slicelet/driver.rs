@@ -14,10 +14,11 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::handler::{Callbacks, Cause, SliceInfo, Step};
+use super::handler::{Arrival, Callbacks, Cause, SliceInfo, Step};
 use super::link::{self, FromLink, Link, LinkConfig, LinkHandle};
 use super::peer::{self, Asked};
 use super::publish::{Changes, Publisher};
+use super::transfer::{Coming, Engine, OnTransferFailure, State, Transfers};
 use super::{Request, Shared, Status};
 use crate::error::{Error, ErrorKind};
 
@@ -36,6 +37,14 @@ pub(super) enum Event {
     Acquired(u64),
     /// A call to a source has ended, perhaps without an answer.
     SaidReady(HandoffId, Option<ReadyAnswer>),
+    /// The state of a slice that will come is here, or will not come.
+    StateReady(HandoffId),
+    /// The state of a slice that leaves moves on.
+    Progress(HandoffId),
+    /// The destination has everything of a frozen slice.
+    Finished(HandoffId, Digest),
+    /// The state of a slice that leaves cannot be sent.
+    TransferFailed(HandoffId),
 }
 
 /// What a driver is told once.
@@ -45,7 +54,9 @@ pub(super) struct DriverConfig {
     /// Whether the application takes guards without a lease where the target says so.
     pub(super) accepts_fenced: bool,
     pub(super) jitter_seed: u64,
-    pub(super) callbacks: Option<Callbacks>,
+    pub(super) callbacks: Callbacks,
+    /// The application's state, if it lends any.
+    pub(super) state: Option<(Arc<dyn State>, Transfers)>,
 }
 
 /// A frozen slice that waits for guards in flight.
@@ -64,6 +75,10 @@ pub(super) struct Driver {
     inputs: VecDeque<Input>,
     wake_at: Option<ClockTime>,
     draining: BTreeMap<HandoffId, Draining>,
+    /// Frozen slices, drained, whose last change the destination has not acknowledged, and until
+    /// when that is waited for.
+    finishing: BTreeMap<HandoffId, ClockTime>,
+    engine: Option<Engine>,
     /// Destinations' calls, until the Holder answers.
     asked: BTreeMap<Ready, Vec<oneshot::Sender<ReadyAnswer>>>,
     /// Handoffs about which a source is being called.
@@ -85,7 +100,7 @@ pub(super) struct Sources {
 impl Driver {
     pub(super) fn spawn(
         shared: Arc<Shared>,
-        config: DriverConfig,
+        mut config: DriverConfig,
         publisher: Publisher,
         sources: Sources,
     ) -> JoinHandle<Result<(), Error>> {
@@ -98,6 +113,16 @@ impl Driver {
             jitter_seed: config.jitter_seed,
             ..HolderConfig::default()
         });
+        let engine = config.state.take().map(|(state, transfers)| {
+            let target = config.link.register.target.clone();
+            Engine::new(
+                target,
+                state,
+                transfers,
+                Arc::clone(&shared),
+                events.clone(),
+            )
+        });
         let driver = Driver {
             shared,
             config,
@@ -107,6 +132,8 @@ impl Driver {
             inputs: VecDeque::new(),
             wake_at: None,
             draining: BTreeMap::new(),
+            finishing: BTreeMap::new(),
+            engine,
             asked: BTreeMap::new(),
             calling: BTreeSet::new(),
             events,
@@ -156,11 +183,12 @@ impl Driver {
         self.shut_down().await
     }
 
-    /// The Holder's next wake-up or the end of the first drain.
+    /// The Holder's next wake-up or the end of the first drain or transfer.
     fn next_wake(&self) -> Option<ClockTime> {
         self.draining
             .values()
             .map(|draining| draining.until)
+            .chain(self.finishing.values().copied())
             .chain(self.wake_at)
             .min()
     }
@@ -185,7 +213,12 @@ impl Driver {
     }
 
     fn publish(&mut self) {
-        let changes = self.publisher.publish(&self.holder, self.shut);
+        let (holder, engine) = (&self.holder, &self.engine);
+        let arrival = |slice, epoch| match engine {
+            Some(engine) => engine.arrival(holder, slice, epoch),
+            None => Arrival::Cold,
+        };
+        let changes = self.publisher.publish(holder, self.shut, &arrival);
         let session = self.holder.session().filter(|_| !self.shut);
         self.shared.set_session(session);
         self.tell_application(changes);
@@ -205,9 +238,13 @@ impl Driver {
     }
 
     fn tell_application(&mut self, changes: Changes) {
-        let Some(callbacks) = &mut self.config.callbacks else {
+        let callbacks = &mut self.config.callbacks;
+        if let Some(engine) = &mut self.engine {
+            engine.settle(&self.holder, callbacks, &changes.arrived);
+        }
+        if self.engine.is_none() && !callbacks.has_handler() {
             return;
-        };
+        }
         for slice in changes.release {
             callbacks.call(Step::Release, slice, |_| {});
         }
@@ -235,29 +272,15 @@ impl Driver {
                 handoff,
                 slice,
                 epoch,
-                from: _,
+                from,
                 address,
-            } => {
-                if let Some(address) = address {
-                    peer::connect_early(&self.config.link.pool, address.as_str().to_owned());
-                }
-                match &mut self.config.callbacks {
-                    None => self.inputs.push_back(Input::Prepared(handoff)),
-                    Some(callbacks) => {
-                        let info = SliceInfo {
-                            slice,
-                            epoch,
-                            token: epoch.token(),
-                            cause: Cause::HandedOver,
-                        };
-                        let events = self.events.clone();
-                        // What was not warmed up is served cold.
-                        callbacks.call(Step::Prepare, info, move |_| {
-                            let _ = events.send(Event::Prepared(handoff));
-                        });
-                    }
-                }
-            }
+            } => self.prepare(Coming {
+                handoff,
+                slice,
+                epoch,
+                from,
+                address,
+            }),
             Action::SendReady(ready, address) => self.say_ready(ready, address),
             Action::AnswerReady(ready, answer) => {
                 for reply in self.asked.remove(&ready).unwrap_or_default() {
@@ -269,6 +292,34 @@ impl Driver {
                 let until = self.shared.clock.lease().for_check() + self.config.drain_deadline;
                 self.draining.insert(handoff, Draining { slice, until });
             }
+        }
+    }
+
+    /// Warms up, and has the state brought; then the source may surrender.
+    fn prepare(&mut self, coming: Coming) {
+        let (handoff, slice, epoch) = (coming.handoff, coming.slice, coming.epoch);
+        if let Some(address) = &coming.address {
+            peer::connect_early(&self.config.link.pool, address.as_str().to_owned());
+        }
+        let callbacks = &mut self.config.callbacks;
+        if let Some(engine) = &mut self.engine {
+            engine.prepare(&self.holder, callbacks, coming);
+        } else if !callbacks.has_handler() {
+            self.inputs.push_back(Input::Prepared(handoff));
+        }
+        if callbacks.has_handler() {
+            let info = SliceInfo {
+                slice,
+                epoch,
+                token: epoch.token(),
+                cause: Cause::HandedOver,
+                arrival: Arrival::Cold,
+            };
+            let events = self.events.clone();
+            // What was not warmed up is served cold.
+            callbacks.call(Step::Prepare, info, move |_| {
+                let _ = events.send(Event::Prepared(handoff));
+            });
         }
     }
 
@@ -286,9 +337,10 @@ impl Driver {
         });
     }
 
-    /// Ends the drains that have nothing in flight any more, or no time left.
+    /// Ends the drains that have nothing in flight any more, or no time left, and the transfers
+    /// that have no time left.
     fn check_drains(&mut self) {
-        if self.draining.is_empty() {
+        if self.draining.is_empty() && self.finishing.is_empty() {
             return;
         }
         let now = self.shared.clock.lease().for_check();
@@ -309,8 +361,49 @@ impl Driver {
         }
         for handoff in done {
             self.draining.remove(&handoff);
-            self.inputs
-                .push_back(Input::Drained(handoff, Digest::EMPTY));
+            self.finish(handoff, now);
+        }
+        let late: Vec<HandoffId> = self
+            .finishing
+            .iter()
+            .filter(|(_, until)| **until <= now)
+            .map(|(handoff, _)| *handoff)
+            .collect();
+        for handoff in late {
+            tracing::warn!(%handoff, "the last change of a slice was not acknowledged in time");
+            self.shared.counters.transfers_out_failed.add(1);
+            self.transfer_failed(handoff);
+        }
+    }
+
+    /// A slice is frozen and nothing is in flight. ◆ With state it is surrendered only when the
+    /// destination has acknowledged the last change.
+    fn finish(&mut self, handoff: HandoffId, now: ClockTime) {
+        match &self.engine {
+            Some(engine) if engine.finish(handoff) => {
+                let until = now + engine.finish_deadline();
+                self.finishing.insert(handoff, until);
+            }
+            _ => self
+                .inputs
+                .push_back(Input::Drained(handoff, Digest::EMPTY)),
+        }
+    }
+
+    /// The state of a slice that leaves cannot be brought over: the declared policy.
+    fn transfer_failed(&mut self, handoff: HandoffId) {
+        let Some(engine) = &mut self.engine else {
+            return;
+        };
+        engine.failed(handoff);
+        let frozen = self.finishing.remove(&handoff).is_some();
+        match engine.on_failure() {
+            OnTransferFailure::Stay => self.inputs.push_back(Input::Withdraw(handoff)),
+            OnTransferFailure::GoCold if frozen => self
+                .inputs
+                .push_back(Input::Drained(handoff, Digest::EMPTY)),
+            // The destination decides when to say ready.
+            OnTransferFailure::GoCold => {}
         }
     }
 
@@ -343,6 +436,7 @@ impl Driver {
         self.holder.configure(on_lapse, reply.handoff_deadline);
         self.publisher.configure(on_lapse, reply.key_hash);
         self.draining.clear();
+        self.finishing.clear();
         self.asked.clear();
         let RegisterReply {
             session,
@@ -362,12 +456,21 @@ impl Driver {
     }
 
     fn asked(&mut self, asked: Asked) {
+        let (ready, reply) = match asked {
+            Asked::Ready(ready, reply) => (ready, reply),
+            Asked::Pull(pull) => {
+                match &mut self.engine {
+                    Some(engine) => engine.pull(&self.holder, &mut self.config.callbacks, *pull),
+                    None => pull.line.refuse_stateless(),
+                }
+                return;
+            }
+        };
         let waiting: usize = self.asked.values().map(Vec::len).sum();
         if waiting < WAITING_CALLS {
-            let ready = asked.ready;
             let calls = self.asked.entry(ready).or_default();
             calls.retain(|call| !call.is_closed());
-            calls.push(asked.reply);
+            calls.push(reply);
             self.inputs.push_back(Input::Ready(ready));
         } else {
             // The caller is told that its call was dropped, and calls again.
@@ -380,7 +483,25 @@ impl Driver {
 
     fn event(&mut self, event: Event) {
         match event {
-            Event::Prepared(handoff) => self.inputs.push_back(Input::Prepared(handoff)),
+            Event::Prepared(handoff) => {
+                let ready = |engine: &mut Engine| engine.prepared(handoff);
+                if self.engine.as_mut().is_none_or(ready) {
+                    self.inputs.push_back(Input::Prepared(handoff));
+                }
+            }
+            Event::StateReady(handoff) => {
+                let ready = |engine: &mut Engine| engine.state_ready(handoff);
+                if self.engine.as_mut().is_some_and(ready) {
+                    self.inputs.push_back(Input::Prepared(handoff));
+                }
+            }
+            Event::Progress(handoff) => self.inputs.push_back(Input::Progressing(handoff)),
+            Event::Finished(handoff, digest) => {
+                if self.finishing.remove(&handoff).is_some() {
+                    self.inputs.push_back(Input::Drained(handoff, digest));
+                }
+            }
+            Event::TransferFailed(handoff) => self.transfer_failed(handoff),
             Event::Acquired(call) => self.publisher.acquired(call),
             Event::SaidReady(handoff, answer) => {
                 self.calling.remove(&handoff);
@@ -424,15 +545,16 @@ impl Driver {
             .counters
             .guards
             .add(load.iter().map(|(_, asked)| asked).sum());
+        let state_bytes = |slice| self.engine.as_ref().map_or(0, |engine| engine.bytes(slice));
         let used: Vec<SliceLoad> = load
             .into_iter()
-            .filter(|(_, asked)| *asked > 0)
             .map(|(slice, asked)| SliceLoad {
                 slice,
                 load_per_s: asked as f64 / seconds,
-                state_bytes: 0,
+                state_bytes: state_bytes(slice),
                 hot_keys: Vec::new(),
             })
+            .filter(|load| load.load_per_s > 0.0 || load.state_bytes > 0)
             .collect();
         for loads in used.chunks(limits::LOADS_PER_REPORT) {
             self.line.send_report(LoadReport {
@@ -449,11 +571,9 @@ impl Driver {
         self.inputs.push_back(Input::Shutdown);
         self.work();
         let line = Arc::clone(&self.line);
-        let callbacks = self.config.callbacks.as_ref().map(Callbacks::idle);
+        let callbacks = self.config.callbacks.idle();
         let closed = link::close(&self.config.link, &line, Instant::now() + CLOSE_TIME).await;
-        if let Some(idle) = callbacks {
-            idle.await;
-        }
+        callbacks.await;
         closed.map_err(|error| {
             let text = format!(
                 "closed here, but the Assigner was not told ({error}); the lease will expire"

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use leasehold_proto::{Epoch, FencingToken, Slice};
-use tokio::sync::watch;
+
+use super::order::{Order, Turn};
+use super::transfer::State;
 
 /// A slice of this Slicelet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,17 @@ pub struct SliceInfo {
     pub token: FencingToken,
     /// Why this is told.
     pub cause: Cause,
+    /// Whether the slice's state is there; said with [`SliceHandler::acquire`].
+    pub arrival: Arrival,
+}
+
+/// Whether a slice has come with its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Arrival {
+    /// All of it, up to the last write that its former owner acknowledged.
+    Warm,
+    /// It begins empty.
+    Cold,
 }
 
 /// Why a slice came or went.
@@ -91,60 +104,83 @@ impl<H: SliceHandler> Handler for H {
 
 /// Runs the calls, each after those before it that concern overlapping slices.
 pub(super) struct Callbacks {
-    handler: Arc<dyn Handler>,
-    running: Vec<(Slice, watch::Receiver<()>)>,
+    handler: Option<Arc<dyn Handler>>,
+    state: Option<Arc<dyn State>>,
+    pub(super) order: Order,
 }
 
 impl Callbacks {
-    pub(super) fn new(handler: Arc<dyn Handler>) -> Self {
+    pub(super) fn new(handler: Option<Arc<dyn Handler>>, state: Option<Arc<dyn State>>) -> Self {
         Self {
             handler,
-            running: Vec::new(),
+            state,
+            order: Order::default(),
         }
     }
 
-    /// Makes a call on a task of its own; `then` is told whether it returned.
+    /// Whether there is an application that wants to be told.
+    pub(super) fn has_handler(&self) -> bool {
+        self.handler.is_some()
+    }
+
+    /// Makes a call on a task of its own; `then` is told whether it returned. What is left of a
+    /// slice that begins cold is forgotten before the call, what there is of one that has gone
+    /// after it.
     pub(super) fn call(
         &mut self,
         step: Step,
         slice: SliceInfo,
         then: impl FnOnce(bool) + Send + 'static,
     ) {
-        // A closed channel is a call that has returned.
-        self.running.retain(|(_, done)| done.has_changed().is_ok());
-        let before: Vec<_> = self
-            .running
-            .iter()
-            .filter(|(other, _)| other.overlaps(slice.slice))
-            .map(|(_, done)| done.clone())
-            .collect();
-        let (running, done) = watch::channel(());
         // Warming up may take long and owns nothing: nobody waits for it.
-        if step != Step::Prepare {
-            self.running.push((slice.slice, done));
-        }
-        let handler = Arc::clone(&self.handler);
+        let (before, turn) = if step == Step::Prepare {
+            (self.order.before(slice.slice), None)
+        } else {
+            let (before, turn) = self.order.turn(slice.slice);
+            (before, Some(turn))
+        };
+        let (handler, state) = (self.handler.clone(), self.state.clone());
         tokio::spawn(async move {
-            for mut other in before {
-                while other.changed().await.is_ok() {}
+            before.ended().await;
+            let mut returned = true;
+            if step == Step::Acquire && slice.arrival == Arrival::Cold {
+                returned &= forget(&state, slice.slice, &turn).await;
             }
-            let call = AssertUnwindSafe(async { handler.call(step, &slice).await }).catch_unwind();
-            let returned = call.await.is_ok();
+            if let Some(handler) = handler {
+                let call = async { handler.call(step, &slice).await };
+                returned &= AssertUnwindSafe(call).catch_unwind().await.is_ok();
+            }
+            if step == Step::Release {
+                returned &= forget(&state, slice.slice, &turn).await;
+            }
             if !returned {
                 tracing::error!(?step, slice = %slice.slice, "a callback of the application panicked");
             }
-            drop(running);
+            drop(turn);
             then(returned);
         });
     }
 
+    /// Forgets what there is of a slice that will not be served from it.
+    pub(super) fn discard(&mut self, slice: Slice) {
+        let (before, turn) = self.order.turn(slice);
+        let state = self.state.clone();
+        tokio::spawn(async move {
+            before.ended().await;
+            forget(&state, slice, &Some(turn)).await;
+        });
+    }
+
     /// Ends when every call made so far has returned.
-    pub(super) fn idle(&self) -> impl Future<Output = ()> + Send + 'static {
-        let running: Vec<_> = self.running.iter().map(|(_, done)| done.clone()).collect();
-        async move {
-            for mut other in running {
-                while other.changed().await.is_ok() {}
-            }
-        }
+    pub(super) fn idle(&mut self) -> impl Future<Output = ()> + Send + 'static {
+        self.order.all().ended()
+    }
+}
+
+/// Whether it returned. The turn is held until then, even if nobody waits for it any more.
+async fn forget(state: &Option<Arc<dyn State>>, slice: Slice, turn: &Option<Turn>) -> bool {
+    match state {
+        Some(state) => super::transfer::discard(state, slice, turn.clone()).await,
+        None => true,
     }
 }

@@ -13,7 +13,8 @@ use leasehold_proto::{
 };
 use tokio::sync::{mpsc, watch};
 
-use super::publish::{Changes, Publisher};
+use super::handler::Arrival;
+use super::publish::{Changes, Publisher, Wants};
 use super::{OwnershipLog, Shared, Slicelet};
 use crate::clock::Clock;
 
@@ -41,7 +42,7 @@ impl Offline {
         let target = TargetName::new("bench").ok()?;
         let address = PodAddress::new("127.0.0.1:1").ok()?;
         let shared = Shared::new(clock.clone());
-        let publisher = Publisher::new(Arc::clone(&shared), Arc::new(|| {}), log, false);
+        let publisher = Publisher::new(Arc::clone(&shared), Arc::new(|| {}), log, Wants::default());
         let slicelet = Arc::new(Slicelet {
             shared,
             target: target.clone(),
@@ -188,7 +189,8 @@ impl Offline {
             }
         }
         if output.changed {
-            self.publisher.publish(&self.holder, false)
+            self.publisher
+                .publish(&self.holder, false, &|_, _| Arrival::Cold)
         } else {
             Changes::default()
         }

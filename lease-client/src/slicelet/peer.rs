@@ -5,24 +5,32 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use leasehold_proto::SessionId;
 use leasehold_proto::message::{Ready, ReadyAnswer};
-use leasehold_proto::wire::pb;
 use leasehold_proto::wire::pb::slicelet_peer_client::SliceletPeerClient;
 use leasehold_proto::wire::pb::slicelet_peer_server::{SliceletPeer, SliceletPeerServer};
 use leasehold_proto::wire::status::Refusal;
+use leasehold_proto::wire::{PullRequest, pb};
 use tokio::sync::{mpsc, oneshot};
-use tonic::{Request, Response, Status};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
 
 use super::Shared;
+use super::transfer::{Line, Pull};
 use crate::channels::ChannelPool;
 
 /// How long a source keeps a destination's call; it calls again.
 const LONG_POLL: Duration = Duration::from_secs(5);
 
+/// How long a call for state may take to say what it is about.
+const BEGIN_TIME: Duration = Duration::from_secs(5);
+
 /// What a source is asked.
-pub(super) struct Asked {
-    pub(super) ready: Ready,
-    pub(super) reply: oneshot::Sender<ReadyAnswer>,
+pub(super) enum Asked {
+    /// To surrender.
+    Ready(Ready, oneshot::Sender<ReadyAnswer>),
+    /// For state.
+    Pull(Box<Pull>),
 }
 
 /// The gRPC service that every pod with a Slicelet serves at its advertised address. See
@@ -44,17 +52,41 @@ impl PeerService {
     pub fn into_server(self) -> SliceletPeerServer<Self> {
         SliceletPeerServer::new(self)
     }
+
+    /// How to ask the Slicelet that holds a session.
+    fn holder_of(&self, session: SessionId) -> Option<&mpsc::Sender<Asked>> {
+        let holds = |(shared, _): &&(Arc<Shared>, _)| shared.session() == Some(session);
+        self.slicelets.iter().find(holds).map(|(_, asked)| asked)
+    }
 }
 
 #[tonic::async_trait]
 impl SliceletPeer for PeerService {
-    type PullStateStream = futures::stream::Empty<Result<pb::StateFrame, Status>>;
+    type PullStateStream = ReceiverStream<Result<pb::StateFrame, Status>>;
 
     async fn pull_state(
         &self,
-        _: Request<tonic::Streaming<pb::PullRequest>>,
+        request: Request<Streaming<pb::PullRequest>>,
     ) -> Result<Response<Self::PullStateStream>, Status> {
-        Err(Status::unimplemented("this Slicelet has no state to send"))
+        let mut acks = request.into_inner();
+        let first = tokio::time::timeout(BEGIN_TIME, acks.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("nothing was asked"))??;
+        let first = first.map(PullRequest::try_from).transpose();
+        let Some(PullRequest::Begin(begin)) = first.map_err(Refusal::from)? else {
+            return Err(Refusal::Invalid("a call for state begins with `begin`".to_owned()).into());
+        };
+        let Some(asked) = self.holder_of(begin.from) else {
+            return Err(Refusal::UnknownSession.into());
+        };
+        let (reply, answer) = oneshot::channel();
+        let line = Line { acks, reply };
+        asked
+            .try_send(Asked::Pull(Box::new(Pull { begin, line })))
+            .map_err(|_| Refusal::Overload)?;
+        match tokio::time::timeout(LONG_POLL, answer).await {
+            Ok(Ok(answer)) => Ok(Response::new(ReceiverStream::new(answer?))),
+            _ => Err(Status::unavailable("the transfer has not begun; ask again")),
+        }
     }
 
     async fn take_over(
@@ -62,14 +94,13 @@ impl SliceletPeer for PeerService {
         request: Request<pb::ReadyRequest>,
     ) -> Result<Response<pb::ReadyReply>, Status> {
         let ready = Ready::try_from(request.into_inner()).map_err(Refusal::from)?;
-        let holds = |(shared, _): &&(Arc<Shared>, _)| shared.session() == Some(ready.from);
-        let Some((_, asked)) = self.slicelets.iter().find(holds) else {
+        let Some(asked) = self.holder_of(ready.from) else {
             let answer = ReadyAnswer::NotMine(ready.from);
             return Ok(Response::new((&answer).into()));
         };
         let (reply, answer) = oneshot::channel();
         asked
-            .try_send(Asked { ready, reply })
+            .try_send(Asked::Ready(ready, reply))
             .map_err(|_| Refusal::Overload)?;
         match tokio::time::timeout(LONG_POLL, answer).await {
             Ok(Ok(answer)) => Ok(Response::new((&answer).into())),

@@ -12,7 +12,7 @@ use leasehold_proto::{ClockTime, Epoch, KeyHash, SessionId, Slice, SliceKey};
 
 use super::Shared;
 use super::cell::{Cell, CellHandle, LeaseHandle, Waiter};
-use super::handler::{Cause, SliceInfo};
+use super::handler::{Arrival, Cause, SliceInfo};
 use super::ownership::{OwnershipEvent, OwnershipLog};
 use super::table::{Entry, Phase, Row, Table};
 
@@ -43,15 +43,28 @@ impl Held {
 pub(crate) struct Changes {
     pub(super) acquire: Vec<(u64, SliceInfo)>,
     pub(super) release: Vec<SliceInfo>,
+    /// Slices that were not there before.
+    pub(super) arrived: Vec<SliceInfo>,
 }
+
+/// What an application is asked when slices come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wants {
+    /// It wants to acquire slices before guards are given.
+    pub(crate) acquire: bool,
+    /// It has state, of which nothing may be left when a slice begins cold.
+    pub(crate) state: bool,
+}
+
+/// Whether the state of a slice that is owned now, since an epoch, has come.
+pub(super) type ArrivalOf<'a> = &'a dyn Fn(Slice, Epoch) -> Arrival;
 
 /// Publishes one Slicelet's slices.
 pub(crate) struct Publisher {
     shared: Arc<Shared>,
     waiter: Waiter,
     log: Option<OwnershipLog>,
-    /// Whether the application wants to acquire slices before guards are given.
-    acquires: bool,
+    wants: Wants,
     on_lapse: OnLapse,
     key_hash: KeyHash,
     session: Option<SessionId>,
@@ -67,13 +80,13 @@ impl Publisher {
         shared: Arc<Shared>,
         waiter: Waiter,
         log: Option<OwnershipLog>,
-        acquires: bool,
+        wants: Wants,
     ) -> Self {
         Self {
             shared,
             waiter,
             log,
-            acquires,
+            wants,
             on_lapse: OnLapse::Stop,
             key_hash: KeyHash::default(),
             session: None,
@@ -92,7 +105,12 @@ impl Publisher {
     }
 
     /// Brings what guards see in line with the Holder.
-    pub(super) fn publish(&mut self, holder: &Holder, shut: bool) -> Changes {
+    pub(super) fn publish(
+        &mut self,
+        holder: &Holder,
+        shut: bool,
+        arrival: ArrivalOf<'_>,
+    ) -> Changes {
         let shared = Arc::clone(&self.shared);
         // While this is held, dropping the Slicelet cannot come between the steps.
         let stopped = shared
@@ -121,7 +139,7 @@ impl Publisher {
         if local != self.local.as_slice() || phase != self.phase {
             let local = local.to_vec();
             self.phase = phase;
-            self.replace(local, &mut changes);
+            self.replace(local, arrival, &mut changes);
         }
         // A deadline is set only after the slices that it is for: a view that takes one away and
         // the answer that extends the lease may come together.
@@ -200,7 +218,7 @@ impl Publisher {
     }
 
     /// Makes the cells of `local` and stores the table; then closes the cells that are left.
-    fn replace(&mut self, local: Vec<Local>, changes: &mut Changes) {
+    fn replace(&mut self, local: Vec<Local>, arrival: ArrivalOf<'_>, changes: &mut Changes) {
         let mut old: BTreeMap<SliceKey, Held> = std::mem::take(&mut self.held)
             .into_iter()
             .map(|held| (held.slice.first(), held))
@@ -218,7 +236,7 @@ impl Publisher {
                 }
                 held.push(keep(known, part));
             } else {
-                held.extend(self.take_in(part, &old, &mut begun, changes));
+                held.extend(self.take_in(part, &old, arrival, &mut begun, changes));
             }
         }
         self.log_begins(&begun);
@@ -256,6 +274,7 @@ impl Publisher {
         &mut self,
         part: &Local,
         old: &BTreeMap<SliceKey, Held>,
+        arrival: ArrivalOf<'_>,
         begun: &mut Vec<(Slice, Epoch)>,
         changes: &mut Changes,
     ) -> Option<Held> {
@@ -281,29 +300,24 @@ impl Publisher {
                 (split || merged) && old.cell.is_valid()
             })
         };
+        let mut fresh = vec![part.slice];
         for parent in parents() {
             held.before.push(Arc::clone(&parent.cell));
             held.before.extend(parent.before.iter().cloned());
             held.acquiring.extend(&parent.acquiring);
+            fresh = fresh
+                .into_iter()
+                .flat_map(|piece| piece.without(parent.slice))
+                .collect();
         }
-        if parents().next().is_none() {
-            let arriving = self
-                .local
-                .iter()
-                .any(|old| old.slice.overlaps(part.slice) && matches!(old.part, Part::Arriving(_)));
-            if arriving {
-                self.shared.counters.handoffs_in.add(1);
-            }
-            if self.acquires {
-                let cause = if arriving {
-                    Cause::HandedOver
-                } else {
-                    Cause::Granted
-                };
+        // A view may show a slice that came and was merged with one that was here at once.
+        for piece in fresh {
+            let info = self.arriving(piece, part.epoch, arrival);
+            changes.arrived.push(info);
+            let cold = self.wants.state && info.arrival == Arrival::Cold;
+            if self.wants.acquire || cold {
                 held.acquiring.push(self.next_call);
-                changes
-                    .acquire
-                    .push((self.next_call, info(part.slice, part.epoch, cause)));
+                changes.acquire.push((self.next_call, info));
                 self.next_call += 1;
             }
         }
@@ -311,6 +325,26 @@ impl Publisher {
             begun.push((part.slice, part.epoch));
         }
         Some(held)
+    }
+
+    /// What there is to say of a slice, or a part of one, that was not here before.
+    fn arriving(&self, slice: Slice, epoch: Epoch, arrival: ArrivalOf<'_>) -> SliceInfo {
+        let arriving = self
+            .local
+            .iter()
+            .any(|old| old.slice.overlaps(slice) && matches!(old.part, Part::Arriving(_)));
+        if arriving {
+            self.shared.counters.handoffs_in.add(1);
+        }
+        let cause = match arriving {
+            true => Cause::HandedOver,
+            false => Cause::Granted,
+        };
+        let arrival = arrival(slice, epoch);
+        SliceInfo {
+            arrival,
+            ..info(slice, epoch, cause)
+        }
     }
 
     /// Whether every key of `slice` is owned still.
@@ -504,5 +538,6 @@ fn info(slice: Slice, epoch: Epoch, cause: Cause) -> SliceInfo {
         epoch,
         token: epoch.token(),
         cause,
+        arrival: Arrival::Cold,
     }
 }

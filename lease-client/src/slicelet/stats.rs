@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use leasehold_proto::transfer::Refusal;
+
 use crate::error::GuardError;
 
 macro_rules! counters {
@@ -63,9 +65,71 @@ counters! {
     waited,
     /// Requests that waited in vain, or could not because too many did.
     waited_in_vain,
+    /// Transfers of state begun, away from here.
+    transfers_out,
+    /// Such of which the destination has everything.
+    transfers_out_completed,
+    /// Connections over which such went on where an earlier one broke.
+    transfers_out_resumed,
+    /// Times that one had to begin anew.
+    transfers_out_begun_anew,
+    /// Such that could not be completed: a record is too large, or the last change was not
+    /// acknowledged in time.
+    transfers_out_failed,
+    /// Transfers of state begun, to here.
+    transfers_in,
+    /// Such of which everything is here.
+    transfers_in_completed,
+    /// Connections over which such went on where an earlier one broke.
+    transfers_in_resumed,
+    /// Times that one had to begin anew.
+    transfers_in_begun_anew,
+    /// Such that were given up.
+    transfers_in_failed,
+    /// State sent, in bytes of records.
+    state_bytes_out,
+    /// State taken in, in bytes of records.
+    state_bytes_in,
+    /// Slices that came with their state.
+    arrivals_warm,
+    /// Slices that came without, vacant ones too, where there is state to come.
+    arrivals_cold,
+    /// Calls for state before the handoff was known; such are made again.
+    state_asked_early,
+    /// Calls for state after the handoff was decided.
+    state_asked_late,
+    /// Calls and frames refused because they are of an older transfer of the slice.
+    state_of_old_epoch,
+    /// Calls and frames refused because they are of something else.
+    state_of_wrong_tag,
+    /// Frames refused because one between was lost.
+    state_frame_gaps,
+    /// Frames refused because they had come before, or came behind the end.
+    state_frame_duplicates,
+    /// Frames refused because their bytes are not those that were sent, or are not well-formed.
+    state_frame_damage,
+    /// Transfers refused because the two ends do not have the same bytes.
+    state_digests_differ,
+    /// Transfers refused because the application could not read records.
+    state_bad_records,
+    /// Transfers refused because a key that was compared differs.
+    state_samples_differ,
 }
 
 impl Counters {
+    /// A frame, or an acknowledgement, is not taken.
+    pub(crate) fn refused_frame(&self, refused: Refusal) {
+        match refused {
+            Refusal::OldEpoch => &self.state_of_old_epoch,
+            Refusal::WrongTag => &self.state_of_wrong_tag,
+            Refusal::Gap { .. } => &self.state_frame_gaps,
+            Refusal::Duplicate(_) | Refusal::BeyondEnd(_) => &self.state_frame_duplicates,
+            Refusal::TooLarge(_) | Refusal::Checksum(_) => &self.state_frame_damage,
+            Refusal::Digest(_) => &self.state_digests_differ,
+        }
+        .add(1);
+    }
+
     #[cold]
     pub(crate) fn refused(&self, error: &GuardError) {
         match error {

@@ -35,7 +35,7 @@ impl Floors {
             {
                 added = added
                     .into_iter()
-                    .flat_map(|piece| cut(piece, both))
+                    .flat_map(|(piece, epoch)| piece.without(both).map(move |cut| (cut, epoch)))
                     .collect();
                 ranges.push((both, floor));
             }
@@ -78,23 +78,6 @@ impl Floors {
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
-}
-
-fn cut((piece, epoch): (Slice, Epoch), hole: Slice) -> Vec<(Slice, Epoch)> {
-    if !piece.overlaps(hole) {
-        return vec![(piece, epoch)];
-    }
-    let below = piece.split(hole.first()).map(|(below, _)| below);
-    let above = hole
-        .last()
-        .next()
-        .and_then(|next| piece.split(next))
-        .map(|(_, above)| above);
-    below
-        .into_iter()
-        .chain(above)
-        .map(|slice| (slice, epoch))
-        .collect()
 }
 
 #[cfg(test)]

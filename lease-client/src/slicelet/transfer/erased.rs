@@ -1,0 +1,58 @@
+//! An application's state behind a pointer.
+
+use std::sync::Arc;
+
+use leasehold_proto::transfer::Sample;
+use leasehold_proto::{Slice, mutant};
+
+use super::super::order::Turn;
+use crate::state::{BadRecords, Import, SliceState, StateExport};
+
+/// A [`SliceState`] that can stand behind a pointer.
+pub(crate) trait State: Send + Sync {
+    fn export(&self, slice: Slice) -> Box<dyn StateExport>;
+    fn import(&self, slice: Slice, records: &[u8], how: Import) -> Result<(), BadRecords>;
+    fn discard(&self, slice: Slice);
+    fn bytes(&self, slice: Slice) -> u64;
+    fn sample(&self, slice: Slice, most: usize, seed: u64) -> Vec<Sample>;
+    fn fingerprint(&self, slice: Slice, key: &[u8]) -> Option<u64>;
+}
+
+impl<S: SliceState> State for S {
+    fn export(&self, slice: Slice) -> Box<dyn StateExport> {
+        Box::new(SliceState::export(self, slice))
+    }
+
+    fn import(&self, slice: Slice, records: &[u8], how: Import) -> Result<(), BadRecords> {
+        SliceState::import(self, slice, records, how)
+    }
+
+    fn discard(&self, slice: Slice) {
+        if !mutant!("state_kept_after_loss") {
+            SliceState::discard(self, slice);
+        }
+    }
+
+    fn bytes(&self, slice: Slice) -> u64 {
+        SliceState::bytes(self, slice)
+    }
+
+    fn sample(&self, slice: Slice, most: usize, seed: u64) -> Vec<Sample> {
+        SliceState::sample(self, slice, most, seed)
+    }
+
+    fn fingerprint(&self, slice: Slice, key: &[u8]) -> Option<u64> {
+        SliceState::fingerprint(self, slice, key)
+    }
+}
+
+/// Forgets the slice, off the runtime's threads; `false` after a panic. The turn is held until it is
+/// done, even if nobody waits any more.
+pub(crate) async fn discard(state: &Arc<dyn State>, slice: Slice, turn: Option<Turn>) -> bool {
+    let state = Arc::clone(state);
+    let forgotten = tokio::task::spawn_blocking(move || {
+        state.discard(slice);
+        drop(turn);
+    });
+    forgotten.await.is_ok()
+}
