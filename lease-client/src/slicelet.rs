@@ -44,6 +44,7 @@ use crate::channels::ChannelPool;
 use crate::clock::{Clock, LeaseClock, SystemClock};
 use crate::endpoints::Endpoints;
 use crate::error::{Error, ErrorKind, GuardError};
+use crate::pace::UserLatency;
 use crate::state::SliceState;
 use driver::{Driver, DriverConfig, Sources};
 use handler::{Callbacks, Handler};
@@ -67,6 +68,8 @@ pub(crate) struct Shared {
     waiting: AtomicUsize,
     counters: Counters,
     clock: Clock,
+    /// How long the application's requests take.
+    latency: UserLatency,
 }
 
 impl Shared {
@@ -81,6 +84,7 @@ impl Shared {
             waiting: AtomicUsize::new(0),
             counters: Counters::default(),
             clock,
+            latency: UserLatency::new(std::time::Instant::now()),
         })
     }
 
@@ -492,6 +496,14 @@ impl Slicelet {
             .open()
             .map(|(slice, epoch)| (slice, epoch, epoch.token()))
             .collect()
+    }
+
+    /// Tells how long a request took that this process served: transfers of state slow down when
+    /// requests do. Cheap. [`layer::OwnershipLayer`](crate::layer::OwnershipLayer) tells it by
+    /// itself.
+    #[inline]
+    pub fn observe(&self, took: Duration) {
+        self.shared.latency.observe(took);
     }
 
     /// Counters since the start.

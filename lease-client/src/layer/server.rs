@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -115,7 +116,9 @@ where
                 Err(error) => return Ok(Status::from(error).into_http()),
             };
             request.extensions_mut().insert(guard.clone());
+            let begun = Instant::now();
             let reply = inner.call(request).await?;
+            layer.slicelet.observe(begun.elapsed());
             match guard.verify() {
                 Ok(()) => Ok(reply),
                 Err(lost) => Ok(Status::from(lost).into_http()),

@@ -10,6 +10,7 @@ mod destination;
 mod erased;
 mod refusal;
 mod source;
+mod speed;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +33,7 @@ use super::Shared;
 use super::driver::Event;
 use super::handler::{Arrival, Callbacks, SliceInfo};
 use refusal::NotServed;
+use speed::Throttle;
 
 /// How often a transfer that waits for a place, or moves on, says so.
 const SAY_PROGRESS: Duration = Duration::from_millis(100);
@@ -47,6 +49,7 @@ pub(super) struct Common {
     places_in: Arc<Semaphore>,
     /// Frames of any transfer sent and acknowledged, or taken in: whether others move on.
     moved: Arc<AtomicU64>,
+    throttle: Arc<Throttle>,
 }
 
 impl Common {
@@ -99,6 +102,8 @@ pub(super) struct Engine {
     common: Common,
     outgoing: BTreeMap<HandoffId, Outgoing>,
     incoming: BTreeMap<HandoffId, Incoming>,
+    /// Adjusts the speed while there is any transfer.
+    adjusting: Option<Task>,
 }
 
 /// A handoff to here, as the view shows it.
@@ -119,6 +124,7 @@ impl Engine {
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         let config = config.within_limits();
+        let throttle = Arc::new(Throttle::new(config.speed));
         let places = || Arc::new(Semaphore::new(config.most_at_once));
         let (places_out, places_in) = (places(), places());
         Self {
@@ -131,7 +137,9 @@ impl Engine {
                 places_out,
                 places_in,
                 moved: Arc::default(),
+                throttle,
             },
+            adjusting: None,
             outgoing: BTreeMap::new(),
             incoming: BTreeMap::new(),
         }
@@ -150,6 +158,15 @@ impl Engine {
     /// About how many bytes of state the slice has.
     pub(super) fn bytes(&self, slice: Slice) -> u64 {
         self.common.state.bytes(slice)
+    }
+
+    fn adjust_speed(&mut self) {
+        let (throttle, shared) = (&self.common.throttle, &self.common.shared);
+        throttle.begin(&shared.latency);
+        self.adjusting.get_or_insert_with(|| {
+            let adjusting = speed::adjust(Arc::clone(throttle), Arc::clone(shared));
+            Task(tokio::spawn(adjusting).abort_handle())
+        });
     }
 
     // ---- source ------------------------------------------------------------------------------
@@ -181,6 +198,7 @@ impl Engine {
         begin: PullBegin,
         line: Line,
     ) {
+        self.adjust_speed();
         let common = &self.common;
         let outgoing = self.outgoing.entry(handoff).or_insert_with(|| {
             common.shared.counters.transfers_out.add(1);
@@ -218,6 +236,7 @@ impl Engine {
 
     /// Begins to take in the state of a slice that will come.
     pub(super) fn prepare(&mut self, holder: &Holder, callbacks: &mut Callbacks, coming: Coming) {
+        self.adjust_speed();
         let Coming {
             handoff,
             slice,
@@ -317,6 +336,9 @@ impl Engine {
             }
         }
         if self.incoming.is_empty() {
+            if self.outgoing.is_empty() {
+                self.adjusting = None;
+            }
             return;
         }
         let open: Vec<HandoffId> = holder.arriving().map(|(handoff, ..)| handoff).collect();

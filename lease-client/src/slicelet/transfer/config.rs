@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use leasehold_proto::limits;
 
+use crate::pace::Speed;
+
 /// What is done when the state of a slice cannot be brought over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnTransferFailure {
@@ -28,6 +30,8 @@ pub struct Transfers {
     pub frame_bytes: usize,
     /// Bytes that a source keeps until they are acknowledged, for each transfer; 8 MiB unless set.
     pub window_bytes: usize,
+    /// How fast; as fast as requests stay quick unless set.
+    pub speed: Speed,
     /// Keys that are compared at both ends before a surrender; 32 unless set, 0 for none.
     pub samples: usize,
     /// How long a frozen slice waits for its last change to be acknowledged, before the transfer
@@ -42,6 +46,7 @@ impl Default for Transfers {
             most_at_once: 4,
             frame_bytes: 256 << 10,
             window_bytes: 8 << 20,
+            speed: Speed::default(),
             samples: 32,
             finish_deadline: Duration::from_secs(1),
         }

@@ -232,6 +232,13 @@ impl Destination {
                 Ok(None) => return End::Broken,
                 Err(status) => return meaning(&status),
             };
+            let throttle = &self.common.throttle;
+            while !self.receiver.caught_up()
+                && let Some(wait) = throttle.wait()
+            {
+                tokio::time::sleep(wait).await;
+            }
+            throttle.charge(message.records.len());
             if let Err(end) = self.frame(message) {
                 return end;
             }

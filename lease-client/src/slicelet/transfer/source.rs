@@ -87,6 +87,7 @@ pub(super) fn start(
             again: VecDeque::new(),
             stage: Stage::Bulk,
             said_progress: Instant::now(),
+            paced: None,
         };
         source.run().await;
         drop(turn);
@@ -134,6 +135,8 @@ struct Source {
     again: VecDeque<Frame<Bytes>>,
     stage: Stage,
     said_progress: Instant,
+    /// Others go first until then.
+    paced: Option<Instant>,
 }
 
 /// What comes next.
@@ -154,6 +157,7 @@ impl Source {
                 Next::Command(Some(Command::Finish)) => {
                     if matches!(self.stage, Stage::Bulk | Stage::Following(_)) {
                         self.stage = Stage::Finishing;
+                        self.paced = None;
                         self.leave_place();
                     }
                 }
@@ -227,15 +231,14 @@ impl Source {
         if matches!(connection.place, Place::Wanted(_)) {
             return None;
         }
-        if !self.again.is_empty() {
-            return Some(Instant::now());
-        }
-        match self.stage {
-            Stage::Finished | Stage::Failed => None,
-            _ if !self.sender.has_room() => None,
-            Stage::Following(at) => Some(at),
-            Stage::Bulk | Stage::Finishing => Some(Instant::now()),
-        }
+        let due = match self.stage {
+            _ if !self.again.is_empty() => Instant::now(),
+            Stage::Finished | Stage::Failed => return None,
+            _ if !self.sender.has_room() => return None,
+            Stage::Following(at) => at,
+            Stage::Bulk | Stage::Finishing => Instant::now(),
+        };
+        Some(self.paced.map_or(due, |paced| paced.max(due)))
     }
 
     /// A newer call takes the place of an older one.
@@ -342,6 +345,12 @@ impl Source {
     }
 
     fn send(&mut self, permit: OwnedPermit<Result<pb::StateFrame, Status>>) {
+        let frozen = matches!(self.stage, Stage::Finishing | Stage::Finished);
+        if !frozen && let Some(wait) = self.common.throttle.wait() {
+            self.paced = Some(Instant::now() + wait);
+            return;
+        }
+        self.paced = None;
         let frame = self.again.pop_front().or_else(|| self.read());
         let Some(mut frame) = frame else { return };
         if frame.mark == Mark::Last {
@@ -349,6 +358,7 @@ impl Source {
         }
         let counters = &self.common.shared.counters;
         counters.state_bytes_out.add(frame.records.len() as u64);
+        self.common.throttle.charge(frame.records.len());
         permit.send(Ok(frame.into()));
     }
 
