@@ -7,6 +7,7 @@ mod failover;
 mod handoffs;
 mod modes;
 mod refusals;
+mod restarts;
 #[cfg(feature = "rocksdb")]
 mod restore;
 mod sessions;
