@@ -146,7 +146,7 @@ impl<V: StateValue> Leaf<V> {
 
     fn is_first_leaf(&self) -> bool {
         const WIDTH: u64 = u64::MAX / FIRST_LEAVES as u64 + 1;
-        self.first.key.is_empty() && self.first.at.as_u64() % WIDTH == 0
+        self.first.key.is_empty() && self.first.at.as_u64().is_multiple_of(WIDTH)
     }
 }
 
