@@ -42,8 +42,15 @@ fn firsts(shifted: &Value) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_share_is_shifted_then_more_then_back() {
+    for mode in ["strong", "eventual"] {
+        shift_more_and_back(mode).await;
+    }
+}
+
+async fn shift_more_and_back(mode: &str) {
     let dev = Running::dev(&[]);
-    dev.ask("target create cart --slices 8").well();
+    dev.ask(&format!("target create cart --slices 8 --mode {mode}"))
+        .well();
     let (_first, one) = pod(&dev).await;
     until("all are granted", || owned(&dev, &one).len() == 8);
     dev.ask("target hold cart --reason canary").well();
