@@ -53,7 +53,7 @@ const REST: Duration = Duration::from_secs(10);
 /// Says when bytes of transfers may go. One for all transfers of a pod.
 ///
 /// In any span of time it lets no more pass than the speed times (the span and 10 ms), and one send
-/// more.
+/// more; what [went without asking](Pacer::sent) is made up for afterwards.
 #[derive(Debug)]
 pub struct Pacer {
     speed: Speed,
@@ -111,11 +111,7 @@ impl Pacer {
     /// # Errors
     /// How long to wait before asking again. Others may be quicker then.
     pub fn may_send(&mut self, now: Instant, bytes: usize) -> Result<(), Duration> {
-        let passed = now.saturating_duration_since(self.filled_at).as_secs_f64();
-        let most = self.bytes_per_s * BURST.as_secs_f64();
-        self.allowance = (self.allowance + self.bytes_per_s * passed).min(most);
-        self.filled_at = self.filled_at.max(now);
-        self.used_at = Some(now);
+        self.fill(now);
         if self.allowance < 0.0 {
             self.held_up = true;
             let wait = Duration::try_from_secs_f64(-self.allowance / self.bytes_per_s);
@@ -124,6 +120,20 @@ impl Pacer {
         }
         self.allowance -= bytes as f64;
         Ok(())
+    }
+
+    /// So many bytes went without asking, such as what may not wait: others wait for longer.
+    pub fn sent(&mut self, now: Instant, bytes: usize) {
+        self.fill(now);
+        self.allowance -= bytes as f64;
+    }
+
+    fn fill(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.filled_at).as_secs_f64();
+        let most = self.bytes_per_s * BURST.as_secs_f64();
+        self.allowance = (self.allowance + self.bytes_per_s * passed).min(most);
+        self.filled_at = self.filled_at.max(now);
+        self.used_at = Some(now);
     }
 
     /// A window of requests is over: [`LatencyWindow::p99`]. `None` says that there were hardly

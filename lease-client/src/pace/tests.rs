@@ -190,6 +190,21 @@ fn what_was_learned_is_kept_for_the_next_transfer_and_forgotten_after_a_rest() {
 }
 
 #[test]
+fn what_went_without_asking_is_made_up_for() {
+    let now = Instant::now();
+    let speed = Speed {
+        most_bytes_per_s: Some(1 << 20),
+        ..Speed::default()
+    };
+    let mut pacer = Pacer::new(speed, now);
+    pacer.begin(now, None);
+    (0..4).for_each(|_| pacer.sent(now, 1 << 20));
+    let after = |s| now + Duration::from_secs(s);
+    assert!(pacer.may_send(after(3), 1).is_err());
+    assert!(pacer.may_send(after(4), 1).is_ok());
+}
+
+#[test]
 fn a_speed_that_nobody_uses_does_not_rise() {
     let now = Instant::now();
     let mut pacer = Pacer::new(Speed::default(), now);

@@ -39,7 +39,7 @@ impl Throttle {
     /// So many bytes go now.
     pub(super) fn charge(&self, bytes: usize) {
         // What may not wait, the last change of a frozen slice, goes in any case.
-        let _ = self.pacer().may_send(Instant::now(), bytes);
+        self.pacer().sent(Instant::now(), bytes);
     }
 }
 

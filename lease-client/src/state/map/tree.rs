@@ -24,8 +24,8 @@ use super::value::StateValue;
 /// Leaves of an empty tree, a power of two: locks for writers before there is enough to cut. These
 /// stay for ever.
 const FIRST_LEAVES: usize = 64;
-/// A leaf with more entries is cut.
-const LEAF_ENTRIES: usize = 256;
+/// A leaf with more entries is cut: soon in tests, which then meet cuts and joins all the time.
+const LEAF_ENTRIES: usize = if cfg!(test) { 8 } else { 256 };
 /// A leaf with more bytes is cut.
 const LEAF_BYTES: u64 = 1 << 20;
 /// Leaves looked at in one go when there may be many.
