@@ -4,6 +4,8 @@
 
 mod fake;
 mod pod;
+mod proxy;
+mod states;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,8 +14,10 @@ use std::time::Duration;
 use fake::Fake;
 use leasehold_client::proto::target::TargetConfig;
 use leasehold_client::state::StateMap;
-use leasehold_client::{SliceletBuilder, Transfers};
+use leasehold_client::{OnTransferFailure, SliceletBuilder, Stats, Transfers};
 use pod::{LONG, Pod};
+use proxy::Proxy;
+use states::{Between, Bulk};
 
 /// A pod with a map of counts in its memory.
 struct Counter {
@@ -150,7 +154,7 @@ impl Counter {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slice_that_nobody_asks_for_state_of_moves_without() {
+async fn a_slice_whose_owner_keeps_no_state_begins_cold() {
     let fake = Fake::start().await;
     fake.create("cart", 1, TargetConfig::default());
     let a = Pod::start(&fake, "cart").await;
@@ -159,5 +163,287 @@ async fn a_slice_that_nobody_asks_for_state_of_moves_without() {
     b.take(&fake, b"alice").await;
     assert_eq!(b.pod.slicelet.stats().arrivals_cold, 1);
     assert_eq!(b.increment(b"alice").await, Some(1));
-    let _ = (Duration::ZERO, Transfers::default());
+}
+
+/// A pod with state of any size, behind a proxy.
+struct Large {
+    pod: Pod,
+    state: Bulk,
+    proxy: Proxy,
+}
+
+impl Large {
+    async fn start(fake: &Fake, between: &Arc<Between>, bytes: u64, transfers: Transfers) -> Large {
+        let state = Bulk::new(between, bytes);
+        let (lent, proxy) = (state.clone(), Proxy::start().await);
+        let pod = Pod::start_with(fake, "cart", |builder| {
+            builder
+                .state(lent)
+                .transfers(transfers)
+                .advertise(&proxy.address)
+        })
+        .await;
+        proxy.lead_to(Some(&pod.address));
+        pod.slicelet.ready(LONG).await.unwrap();
+        Large { pod, state, proxy }
+    }
+
+    fn serves(&self) -> bool {
+        self.pod.slicelet.guard(b"alice").is_ok()
+    }
+
+    fn stats(&self) -> Stats {
+        self.pod.slicelet.stats()
+    }
+
+    async fn begin_move(&self, fake: &Fake) {
+        let slicelet = &self.pod.slicelet;
+        let at = slicelet.slice_key(b"alice");
+        pod::until("the destination may receive", || {
+            fake.hand_off("cart", at, slicelet.session().unwrap())
+                .is_ok()
+        })
+        .await;
+    }
+}
+
+/// Two pods, of which the first serves a slice of so many bytes.
+async fn pair(fake: &Fake, bytes: u64, transfers: Transfers) -> (Large, Large, Arc<Between>) {
+    let between = Arc::default();
+    let a = Large::start(fake, &between, bytes, transfers.clone()).await;
+    pod::until("it is served", || a.serves()).await;
+    let b = Large::start(fake, &between, bytes, transfers).await;
+    (a, b, between)
+}
+
+/// Slow enough that a test can come between.
+fn slow() -> Transfers {
+    let mut transfers = Transfers::default();
+    transfers.speed.most_bytes_per_s = Some(40 << 20);
+    transfers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_slice_moves_through_small_buffers() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, TargetConfig::default());
+    let (a, b, between) = pair(&fake, 300 << 20, Transfers::default()).await;
+    b.begin_move(&fake).await;
+    pod::until("it is served", || b.serves()).await;
+    assert_eq!(b.state.imported(), 300 << 20);
+    let window = Transfers::default().window_bytes as u64 + (1 << 20);
+    assert!(between.most() <= window, "{} bytes", between.most());
+    pod::until("its export has ended", || a.state.open_exports() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_goes_on_where_its_connection_broke() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, TargetConfig::default());
+    let (a, b, _) = pair(&fake, 40 << 20, slow()).await;
+    b.begin_move(&fake).await;
+    for cut in 1..=3 {
+        let some = cut * (4 << 20);
+        pod::until("some has arrived", || b.state.imported() > some).await;
+        a.proxy.cut();
+    }
+    pod::until("it is served", || b.serves()).await;
+    assert_eq!(b.state.imported(), 40 << 20);
+    assert_eq!(a.state.exports(), 1, "it was exported once");
+    assert!(b.stats().transfers_in_resumed >= 3, "{:?}", b.stats());
+    assert_eq!(b.stats().arrivals_warm, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_away_half_way_costs_nothing() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, TargetConfig::default());
+    let (_a, b, _) = pair(&fake, 20 << 20, slow()).await;
+    b.begin_move(&fake).await;
+    pod::until("some has arrived", || b.state.imported() > 4 << 20).await;
+    fake.absent(true);
+    pod::until("all has arrived", || b.stats().transfers_in_completed == 1).await;
+    fake.absent(false);
+    pod::until("it is served", || b.serves()).await;
+    assert_eq!(b.stats().arrivals_warm, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_transfer_outlasts_the_deadline_of_its_handoff() {
+    let fake = Fake::start().await;
+    let config = TargetConfig {
+        handoff_deadline: Duration::from_millis(500),
+        ..TargetConfig::default()
+    };
+    fake.create("cart", 1, config);
+    let (_a, b, _) = pair(&fake, 60 << 20, slow()).await;
+    b.begin_move(&fake).await;
+    pod::until("it is served", || b.serves()).await;
+    assert_eq!(b.stats().arrivals_warm, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_dies_half_way_costs_the_owner_nothing() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, TargetConfig::default());
+    let (a, b, _) = pair(&fake, 40 << 20, slow()).await;
+    let guard = a.pod.slicelet.guard(b"alice").unwrap();
+    b.begin_move(&fake).await;
+    pod::until("some has arrived", || b.state.imported() > 4 << 20).await;
+    a.proxy.stop();
+    fake.expire("cart", b.pod.slicelet.session().unwrap());
+    pod::until("the handoff has ended", || !fake.has_open_handoff("cart")).await;
+    assert!(a.serves() && guard.verify().is_ok());
+    pod::until("what had arrived is forgotten", || b.state.imported() == 0).await;
+    pod::until("its export has ended", || a.state.open_exports() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_source_that_dies_half_way_nothing_is_served() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, TargetConfig::default());
+    let (a, b, _) = pair(&fake, 40 << 20, slow()).await;
+    b.begin_move(&fake).await;
+    pod::until("some has arrived", || b.state.imported() > 4 << 20).await;
+    a.proxy.stop();
+    // Its slice is the destination's now.
+    fake.expire("cart", a.pod.slicelet.session().unwrap());
+    pod::until("it is served", || b.serves()).await;
+    assert_eq!((b.stats().arrivals_cold, b.state.imported()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handoff_that_is_cancelled_leaves_nothing_at_its_destination() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, TargetConfig::default());
+    let (a, b, _) = pair(&fake, 40 << 20, slow()).await;
+    b.begin_move(&fake).await;
+    pod::until("some has arrived", || b.state.imported() > 4 << 20).await;
+    fake.ask_cancel("cart");
+    pod::until("the handoff has ended", || !fake.has_open_handoff("cart")).await;
+    assert!(a.serves());
+    pod::until("what had arrived is forgotten", || b.state.imported() == 0).await;
+    // And again, now to the end.
+    b.begin_move(&fake).await;
+    pod::until("it is served", || b.serves()).await;
+    assert_eq!(b.state.imported(), 40 << 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_cannot_be_read_are_sent_once_more_from_the_beginning() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, TargetConfig::default());
+    let (_a, b, _) = pair(&fake, 4 << 20, Transfers::default()).await;
+    b.state.refuse(1);
+    b.begin_move(&fake).await;
+    pod::until("it is served", || b.serves()).await;
+    assert_eq!(
+        (b.state.imported(), b.stats().state_bad_records),
+        (4 << 20, 1)
+    );
+    assert_eq!(b.stats().transfers_in_begun_anew, 1);
+}
+
+/// A target whose handoffs are soon given up, and transfers that fail by `on_failure`.
+fn hasty(on_failure: OnTransferFailure) -> (TargetConfig, Transfers) {
+    let config = TargetConfig {
+        handoff_deadline: Duration::from_millis(500),
+        ..TargetConfig::default()
+    };
+    let mut transfers = Transfers::default();
+    transfers.on_failure = on_failure;
+    transfers.finish_deadline = Duration::from_millis(300);
+    (config, transfers)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_that_differ_leave_the_slice_where_it_is() {
+    let fake = Fake::start().await;
+    let (config, transfers) = hasty(OnTransferFailure::Stay);
+    fake.create("cart", 1, config);
+    let (a, b, _) = pair(&fake, 4 << 20, transfers).await;
+    b.state.say_fingerprint(1);
+    let guard = a.pod.slicelet.guard(b"alice").unwrap();
+    drop(guard);
+    b.begin_move(&fake).await;
+    pod::until("the handoff has ended", || !fake.has_open_handoff("cart")).await;
+    pod::until("it is served where it was", || a.serves()).await;
+    assert!(!b.serves() && b.stats().state_samples_differ > 0);
+    assert_eq!(a.stats().transfers_out_failed, 1);
+    pod::until("what had arrived is forgotten", || b.state.imported() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_that_differ_move_the_slice_cold_where_that_is_wanted() {
+    let fake = Fake::start().await;
+    let (config, transfers) = hasty(OnTransferFailure::GoCold);
+    fake.create("cart", 1, config);
+    let (_a, b, _) = pair(&fake, 4 << 20, transfers).await;
+    b.state.say_fingerprint(1);
+    b.begin_move(&fake).await;
+    pod::until("it is served", || b.serves()).await;
+    assert_eq!((b.stats().arrivals_cold, b.state.imported()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_too_large_leaves_the_slice_where_it_is() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, TargetConfig::default());
+    let (a, b, _) = pair(&fake, 4 << 20, Transfers::default()).await;
+    a.state.write_records_of(2 << 20);
+    b.begin_move(&fake).await;
+    pod::until("the handoff has ended", || !fake.has_open_handoff("cart")).await;
+    assert!(a.serves() && !b.serves());
+    assert_eq!(a.stats().transfers_out_failed, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slices_that_wait_for_a_place_keep_their_handoffs() {
+    let fake = Fake::start().await;
+    let config = TargetConfig {
+        handoff_deadline: Duration::from_millis(700),
+        ..TargetConfig::default()
+    };
+    fake.create("cart", 6, config);
+    let mut transfers = slow();
+    transfers.most_at_once = 2;
+    let (a, b, between) = pair(&fake, 10 << 20, transfers).await;
+    pod::until("it owns everything", || a.pod.slicelet.owned().len() == 6).await;
+    let to = b.pod.slicelet.session().unwrap();
+    for (slice, ..) in a.pod.slicelet.owned() {
+        pod::until("the destination may receive", || {
+            fake.hand_off("cart", slice.first(), to).is_ok()
+        })
+        .await;
+    }
+    pod::until("all have moved", || b.pod.slicelet.owned().len() == 6).await;
+    assert_eq!(b.stats().arrivals_warm, 6);
+    assert_eq!(a.stats().transfers_out, 6);
+    assert!(between.most() <= 3 * (9 << 20), "{} bytes", between.most());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_drains_brings_its_state_away() {
+    let fake = Fake::start().await;
+    fake.create("cart", 8, TargetConfig::default());
+    let (a, b, _) = pair(&fake, 1 << 20, Transfers::default()).await;
+    pod::until("it owns everything", || a.pod.slicelet.owned().len() == 8).await;
+    a.pod.slicelet.drain(LONG).await.unwrap();
+    pod::until("all have moved", || b.pod.slicelet.owned().len() == 8).await;
+    assert_eq!(b.stats().arrivals_warm, 8);
+    a.pod.slicelet.close().await.unwrap();
+    assert_eq!(a.state.open_exports(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_ends_transfers_both_ways() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, TargetConfig::default());
+    let (a, b, _) = pair(&fake, 40 << 20, slow()).await;
+    b.begin_move(&fake).await;
+    pod::until("some has arrived", || b.state.imported() > 4 << 20).await;
+    b.pod.slicelet.close().await.unwrap();
+    assert_eq!(b.state.imported(), 0);
+    pod::until("its export has ended", || a.state.open_exports() == 0).await;
+    assert!(a.serves());
 }

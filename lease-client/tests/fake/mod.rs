@@ -12,12 +12,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use leasehold_client::clock::{LeaseClock, SystemClock};
-use leasehold_client::proto::command::{CloseProof, Command, EndWord, PlanStep, Registered, Reply};
+use leasehold_client::proto::command::{
+    CloseProof, Command, Digest, EndWord, PlanStep, Registered, Reply,
+};
 use leasehold_client::proto::grantor::{self, Grantor, GrantorConfig, Renewal, SessionInfo};
 use leasehold_client::proto::message::Word;
 use leasehold_client::proto::table::{Event, LeaseTable};
-use leasehold_client::proto::target::{Consistency, SessionSecret, TargetChange, TargetConfig};
-use leasehold_client::proto::view::Lease;
+use leasehold_client::proto::target::{
+    Consistency, SessionSecret, Squid, TargetChange, TargetConfig,
+};
+use leasehold_client::proto::view::{Handoff, Lease};
 use leasehold_client::proto::wire::pb::sessions_server::{Sessions, SessionsServer};
 use leasehold_client::proto::wire::pb::watch_server::{Watch, WatchServer};
 use leasehold_client::proto::wire::status::Refusal;
@@ -25,7 +29,9 @@ use leasehold_client::proto::wire::{
     self, AssignerMessage, CloseRequest, ClosedReason, DrainRequest, RefusedReason, RegisterReply,
     RegisterRequest, SliceletMessage, WatchRequest, pb,
 };
-use leasehold_client::proto::{Generation, LogId, SessionId, Slice, SliceKey, TargetName};
+use leasehold_client::proto::{
+    ClockClass, Generation, HandoffId, LogId, PodAddress, SessionId, Slice, SliceKey, TargetName,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::TcpIncoming;
@@ -203,6 +209,55 @@ impl Fake {
             .handoffs()
             .next()
             .is_some()
+    }
+
+    /// The open handoff, if there is one.
+    pub fn handoff(&self, name: &str) -> Option<(Slice, Lease, Handoff)> {
+        self.state()
+            .table
+            .target(&target(name))
+            .unwrap()
+            .handoffs()
+            .next()
+    }
+
+    /// Asks the source of the open handoff to refuse.
+    pub fn ask_cancel(&self, name: &str) {
+        let (_, _, handoff) = self.handoff(name).unwrap();
+        let reply = self.state().apply(Command::AskCancel {
+            target: target(name),
+            handoff: handoff.id,
+        });
+        assert_eq!(reply, Reply::Done);
+    }
+
+    /// Registers a session that a test speaks for.
+    pub fn register(&self, name: &str, address: &str) -> SessionId {
+        let reply = self.state().apply(Command::RegisterSession {
+            target: target(name),
+            squid: Squid {
+                address: PodAddress::new(address).unwrap(),
+                id: rand::random(),
+            },
+            clock: ClockClass::Raw,
+            secret: SessionSecret::from_bytes([1; 16]),
+            app_version: String::new(),
+        });
+        match reply {
+            Reply::Registered(registered) => registered.session,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A session's word about a handoff, as its renewal would bring it.
+    pub fn surrendered(&self, name: &str, handoff: HandoffId, from: SessionId, digest: Digest) {
+        let reply = self.state().apply(Command::CompleteHandoff {
+            target: target(name),
+            handoff,
+            word: EndWord::Surrendered(from),
+            digest: Some(digest),
+        });
+        assert_eq!(reply, Reply::Done);
     }
 
     /// Ends a session as if D had passed.
