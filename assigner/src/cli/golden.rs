@@ -135,6 +135,7 @@ fn moving() -> Assigned {
             to_closed: false,
         }),
         replicas: Box::new([session(18), session(19)]),
+        provider: None,
     }
 }
 
@@ -143,6 +144,7 @@ fn slices() -> Vec<SliceReport> {
         owner: None,
         handoff: None,
         replicas: Box::new([]),
+        provider: None,
     };
     let owned = Assigned {
         owner: Some(Lease {

@@ -46,6 +46,7 @@ fn info(place: u64, owner: u64, since: u64, to: Option<u64>) -> SliceInfo {
                 to_closed: false,
             }),
             replicas: Box::new([]),
+            provider: None,
         },
         changed_at: at(since),
         load_per_s: None,
