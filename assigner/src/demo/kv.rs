@@ -1,4 +1,4 @@
-//! The demo's key-value application as generated from `assigner/proto/demo.proto`.
+//! The demos' applications as generated from `assigner/proto/demo.proto`.
 #![allow(missing_docs, clippy::all, clippy::unwrap_used)]
 
 include!("gen/leasehold.demo.v1.rs");
