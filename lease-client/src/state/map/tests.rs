@@ -406,6 +406,23 @@ fn an_empty_map_is_as_small_as_a_new_one() {
     assert_eq!(world.map.bytes(Slice::ALL), 0);
 }
 
+#[test]
+fn a_key_that_changes_all_the_time_does_not_hold_up_others() {
+    let mut world = World::new(Layout::Crowded, 10);
+    world.apply(Op::Begin(0, None));
+    let mut moving = world.exports[0].take().unwrap();
+    while moving.read(10_000) == Exported::More {}
+    (0..10).for_each(|n| world.apply(Op::Write(n, 200)));
+    for value in 0..20 {
+        world.apply(Op::Write(0, value));
+        moving.read(0);
+    }
+    let behind = content(&moving.arrived, Slice::ALL)
+        .into_iter()
+        .filter(|(key, value)| world.model[key] != *value);
+    assert!(behind.count() <= 1, "but for the one that goes on changing");
+}
+
 /// Writers in threads, while one half is exported over and over and the other one discarded.
 #[test]
 fn exports_and_discards_beside_writers_miss_nothing() {

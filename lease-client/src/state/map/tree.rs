@@ -327,6 +327,7 @@ impl<V: StateValue> Tree<V> {
     ) -> R {
         loop {
             let leaf = self.find(position);
+            let_others_run();
             let mut held = leaf.lock();
             if !held.covers(position) {
                 // It was cut, or has left, after it was found; the directory knew before the lock
@@ -345,6 +346,7 @@ impl<V: StateValue> Tree<V> {
             }
             let empty = held.inside.entries.is_empty();
             drop(held);
+            let_others_run();
             if empty && !leaf.is_first_leaf() {
                 self.join_left(&leaf);
             }
@@ -408,6 +410,12 @@ fn find_in<'d, 'p, V>(
 ) -> Option<&'d Arc<Leaf<V>>> {
     let (_, leaf) = directory.range(..=position).next_back()?;
     Some(leaf)
+}
+
+/// Where others may come in between; in tests they do.
+fn let_others_run() {
+    #[cfg(test)]
+    std::thread::yield_now();
 }
 
 #[cfg(test)]
