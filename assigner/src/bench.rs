@@ -10,6 +10,7 @@ mod moves;
 mod renewals;
 mod sessions;
 mod slow_fsync;
+mod transfer;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -55,6 +56,8 @@ enum Bench {
     Failover,
     /// Throughput of strong mode against eventual mode.
     Modes,
+    /// State that moves with its slice: pause, speed, and what it costs the pods' requests.
+    Transfer,
 }
 
 impl Bench {
@@ -86,6 +89,12 @@ impl Bench {
                 "pod_kill_failover_ttl3_ms_p99",
             ],
             Bench::Modes => &["strong_to_eventual_ratio"],
+            Bench::Transfer => &[
+                "pause_ms_p99_1mb",
+                "pause_ms_1gb",
+                "transfer_mb_per_s",
+                "user_p99_ratio_during_transfer",
+            ],
         }
     }
 }
@@ -151,5 +160,6 @@ async fn one(
         Bench::Moves => moves::run(dir, report).await,
         Bench::Failover => failover::run(dir, report).await,
         Bench::Modes => modes::run(args.seconds, dir, report).await,
+        Bench::Transfer => transfer::run(dir, report).await,
     }
 }

@@ -26,7 +26,8 @@ pub struct Counts {
     pub total: usize,
     pub failed_planned: usize,
     pub failed_total: usize,
-    pub lost: usize,
+    pub lost_planned: usize,
+    pub lost_total: usize,
     pub stale: usize,
 }
 
@@ -37,17 +38,20 @@ pub fn count(requests: &[Request], planned: &[Planned]) -> Counts {
         ..Counts::default()
     };
     for request in requests {
+        let inside =
+            |stretch: &Planned| stretch.holds(request.due_ns) && stretch.holds(request.end_ns);
+        let in_planned = || usize::from(planned.iter().any(inside));
         match request.ending {
             Ending::Ok => {}
-            Ending::Lost => counts.lost += 1,
+            Ending::Lost => {
+                counts.lost_total += 1;
+                // What died with a pod is missed later, in a stretch in which nothing died.
+                counts.lost_planned += usize::from(planned.first().is_some_and(inside));
+            }
             Ending::Stale => counts.stale += 1,
             Ending::Failed | Ending::Unknown => {
                 counts.failed_total += 1;
-                let inside = |stretch: &&Planned| {
-                    stretch.holds(request.due_ns) && stretch.holds(request.end_ns)
-                };
-                counts.failed_planned +=
-                    usize::from(planned.iter().any(|stretch| inside(&stretch)));
+                counts.failed_planned += in_planned();
             }
         }
     }

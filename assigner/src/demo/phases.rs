@@ -309,7 +309,18 @@ fn figures(
         "1",
         Goal::None,
     );
-    report.figure("values_lost_on_move", number(counts.lost), "1", Goal::None);
+    report.figure(
+        "values_lost_planned",
+        number(counts.lost_planned),
+        "1",
+        zero_if_strong,
+    );
+    report.figure(
+        "values_lost_total",
+        number(counts.lost_total),
+        "1",
+        Goal::None,
+    );
     report.figure("stale_answers", number(counts.stale), "1", zero_if_strong);
     move_figures(report, notes, histories);
     failure_figures(report, args, notes, requests);

@@ -1,7 +1,6 @@
-//! A pod of the demo: a key-value service that keeps its values in memory and answers only for
-//! keys that it owns.
+//! A pod of the demo: a key-value service that keeps its values in memory, where they move with
+//! their slices, and answers only for keys that it owns.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use leasehold_client::state::{SliceState, StateMap};
 use leasehold_client::{Guard, OwnershipEvent, Slicelet};
-use leasehold_proto::{FencingToken, SliceKey, TargetName};
-use parking_lot::Mutex;
+use leasehold_proto::{FencingToken, Slice, TargetName};
 use tokio::signal::unix::{self, SignalKind};
 use tonic::{Request, Response, Status};
 
@@ -22,8 +21,8 @@ use crate::harness::now_ns;
 
 /// Longest key that the service takes.
 const KEY_BYTES: usize = 256;
-/// Most keys that it keeps.
-const KEYS: usize = 1 << 20;
+/// Most that it keeps.
+const BYTES: u64 = 256 << 20;
 /// How long a pod that is asked to stop waits for its last slice to move.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -40,22 +39,19 @@ pub struct PodArgs {
     ownership_log: PathBuf,
 }
 
-/// A value and the token of the owner that stored it: what another owner stored is not ours.
-struct Stored {
-    value: u64,
-    token: u64,
-}
-
 struct Service {
     slicelet: Arc<Slicelet>,
-    values: Mutex<HashMap<SliceKey, Stored>>,
+    values: StateMap<u64>,
 }
 
 /// Serves until it is asked to stop (SIGTERM); then drains, closes its session and ends.
 pub async fn run(args: PodArgs) -> anyhow::Result<()> {
     let mut log = Log::create(&args.ownership_log).context("cannot create the ownership log")?;
+    // Eventual mode: the larger of two values is the later one.
+    let values = StateMap::merging(|mine: &mut u64, theirs| *mine = theirs.max(*mine));
     let slicelet = Slicelet::builder(args.target.as_str())
         .endpoints(&args.assigner)
+        .state(values.clone())
         .advertise(args.listen.to_string())
         .app_version(env!("CARGO_PKG_VERSION"))
         .on_ownership(move |event| {
@@ -70,7 +66,7 @@ pub async fn run(args: PodArgs) -> anyhow::Result<()> {
     let peers = slicelet.peer_service();
     let service = Service {
         slicelet: Arc::clone(&slicelet),
-        values: Mutex::default(),
+        values,
     };
     let mut stop = unix::signal(SignalKind::terminate())?;
     let draining = Arc::clone(&slicelet);
@@ -135,42 +131,26 @@ impl Service {
 #[tonic::async_trait]
 impl Kv for Service {
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutReply>, Status> {
-        let request = request.into_inner();
-        let guard = self.own(&request.key).await?;
-        let token = guard.fencing_token().as_u64();
-        {
-            let mut values = self.values.lock();
-            if values.len() >= KEYS && !values.contains_key(&guard.slice_key()) {
-                return Err(Status::resource_exhausted("the demo keeps no more keys"));
-            }
-            let stored = values
-                .entry(guard.slice_key())
-                .or_insert(Stored { value: 0, token });
-            // Requests of one client may overtake each other; the larger value is the later one.
-            if stored.token != token || stored.value < request.value {
-                *stored = Stored {
-                    value: request.value,
-                    token,
-                };
-            }
+        let PutRequest { key, value } = request.into_inner();
+        let guard = self.own(&key).await?;
+        if self.values.bytes(Slice::ALL) >= BYTES {
+            return Err(Status::resource_exhausted("the demo keeps no more keys"));
         }
+        // Requests of one client may overtake each other; the larger value is the later one.
+        self.values.update(&guard, &key, |stored| {
+            *stored = (*stored).max(Some(value));
+        })?;
         guard.verify()?;
+        let token = guard.fencing_token().as_u64();
         Ok(Response::new(PutReply { token }))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetReply>, Status> {
-        let guard = self.own(&request.into_inner().key).await?;
-        let token = guard.fencing_token().as_u64();
-        let stored = self
-            .values
-            .lock()
-            .get(&guard.slice_key())
-            .filter(|stored| stored.token == token)
-            .map(|stored| stored.value);
+        let key = request.into_inner().key;
+        let guard = self.own(&key).await?;
+        let value = self.values.get(&guard, &key);
         guard.verify()?;
-        Ok(Response::new(GetReply {
-            value: stored,
-            token,
-        }))
+        let token = guard.fencing_token().as_u64();
+        Ok(Response::new(GetReply { value, token }))
     }
 }

@@ -14,7 +14,7 @@ use leasehold_proto::SliceKey;
 pub enum Ending {
     /// Answered.
     Ok,
-    /// Answered, but the value that was acknowledged before is gone: its slice has moved.
+    /// Answered, but the value that was acknowledged before is gone, with the pod that had it.
     Lost,
     /// Answered with a value older than one that was acknowledged before: wrong.
     Stale,

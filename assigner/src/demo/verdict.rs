@@ -1,7 +1,7 @@
 //! What a client may conclude from an answer, knowing what was acknowledged to it before.
 //!
-//! State does not move with a slice yet, so a new owner may know nothing of a key: a value that was
-//! acknowledged under an older token is *lost on the move*, which is counted. An answer under an
+//! Values move with their slices, but go with a pod that dies: a value that was acknowledged under
+//! an older token and is gone is *lost*, which is counted. An answer under an
 //! older token than an acknowledgement, or an older value under the same one, is *stale*: the work
 //! of an owner that is none.
 
