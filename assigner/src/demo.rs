@@ -2,7 +2,7 @@
 
 pub mod analysis;
 mod client;
-mod kv;
+pub(crate) mod kv;
 mod ownership;
 mod phases;
 mod pod;
