@@ -61,7 +61,7 @@ impl Cache {
         let Ok(guard) = self.pod.slicelet.guard(key) else {
             return false;
         };
-        self.map.read(&guard, key, |value| value.is_some())
+        self.map.with(&guard, key, |value| value.is_some())
     }
 }
 

@@ -1,0 +1,484 @@
+//! Peers that lie: a real Slicelet against a source or a destination that a test speaks for.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod fake;
+mod pod;
+mod states;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use fake::Fake;
+use leasehold_client::proto::command::Digest;
+use leasehold_client::proto::message::{Ready, ReadyAnswer, Surrender};
+use leasehold_client::proto::target::TargetConfig;
+use leasehold_client::proto::transfer::{Ack, Frame, Mark, Sender, TransferTag};
+use leasehold_client::proto::wire::pb::slicelet_peer_client::SliceletPeerClient;
+use leasehold_client::proto::wire::pb::slicelet_peer_server::{SliceletPeer, SliceletPeerServer};
+use leasehold_client::proto::wire::{PullBegin, PullRequest, pb};
+use leasehold_client::proto::{HandoffId, SessionId, Slice, SliceKey};
+use leasehold_client::{Stats, Transfers};
+use pod::{LONG, Pod, until};
+use states::{Between, Bulk};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+type Frames = Vec<Frame<bytes::Bytes>>;
+type Script = Box<dyn FnOnce(&PullBegin) -> Frames + Send>;
+
+/// A source whose every call is answered by the next script.
+#[derive(Clone, Default)]
+struct Source {
+    scripts: Arc<Mutex<VecDeque<Script>>>,
+    surrender: Arc<Mutex<Option<Digest>>>,
+    /// What destinations said that they have.
+    asked: Arc<Mutex<Vec<Option<Ack>>>>,
+    /// Streams that stay open.
+    open: Arc<Mutex<Vec<mpsc::Sender<Result<pb::StateFrame, Status>>>>>,
+}
+
+#[tonic::async_trait]
+impl SliceletPeer for Source {
+    type PullStateStream = ReceiverStream<Result<pb::StateFrame, Status>>;
+
+    async fn pull_state(
+        &self,
+        request: Request<Streaming<pb::PullRequest>>,
+    ) -> Result<Response<Self::PullStateStream>, Status> {
+        let first = request.into_inner().message().await?.unwrap();
+        let PullRequest::Begin(begin) = PullRequest::try_from(first).unwrap() else {
+            panic!("the first message")
+        };
+        self.asked.lock().unwrap().push(begin.have);
+        let script = self.scripts.lock().unwrap().pop_front();
+        let Some(script) = script else {
+            return Err(Status::unavailable("no more"));
+        };
+        let frames = script(&begin);
+        let (sender, stream) = mpsc::channel(64);
+        for frame in frames {
+            sender.try_send(Ok(frame.into())).unwrap();
+        }
+        self.open.lock().unwrap().push(sender);
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn take_over(
+        &self,
+        request: Request<pb::ReadyRequest>,
+    ) -> Result<Response<pb::ReadyReply>, Status> {
+        let Ready { handoff, from, to } = Ready::try_from(request.into_inner()).unwrap();
+        let digest = *self.surrender.lock().unwrap();
+        let digest = digest.ok_or_else(|| Status::unavailable("not yet"))?;
+        let answer = ReadyAnswer::Surrendered(Surrender {
+            handoff,
+            from,
+            to,
+            digest,
+        });
+        Ok(Response::new((&answer).into()))
+    }
+}
+
+/// Records `r1`, `r2` and the last `r3`, and the digest of the whole.
+fn honest(tag: &TransferTag) -> (Frames, Digest) {
+    let mut sender: Sender<bytes::Bytes> = Sender::new(tag.clone(), 1 << 20);
+    let mut frames = vec![
+        sender.push(Mark::More, "r1".into()).unwrap(),
+        sender.push(Mark::CaughtUp, "r2".into()).unwrap(),
+        sender.push(Mark::Last, "r3".into()).unwrap(),
+    ];
+    frames[0].samples.clear();
+    let digest = frames[2].digest.unwrap();
+    (frames, digest)
+}
+
+/// A real destination, with a lying source that owns everything.
+struct World {
+    fake: Fake,
+    source: Source,
+    from: SessionId,
+    handoff: HandoffId,
+    destination: Pod,
+    state: Bulk,
+}
+
+impl World {
+    async fn start(scripts: Vec<Script>) -> World {
+        let fake = Fake::start().await;
+        fake.create("cart", 1, TargetConfig::default());
+        fake.places(false);
+        let source = Source::default();
+        source.scripts.lock().unwrap().extend(scripts);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = tonic::transport::Server::builder()
+            .add_service(SliceletPeerServer::new(source.clone()))
+            .serve_with_incoming(TcpIncoming::from(listener));
+        tokio::spawn(async move { server.await.unwrap() });
+        let from = fake.register("cart", &address);
+        fake.grant("cart", Slice::ALL, from);
+        let state = Bulk::keeping();
+        let lent = state.clone();
+        let destination = Pod::start_with(&fake, "cart", |builder| builder.state(lent)).await;
+        destination.slicelet.ready(LONG).await.unwrap();
+        let to = destination.slicelet.session().unwrap();
+        until("the destination may receive", || {
+            fake.hand_off("cart", SliceKey::MIN, to).is_ok()
+        })
+        .await;
+        let handoff = fake.handoff("cart").unwrap().2.id;
+        World {
+            fake,
+            source,
+            from,
+            handoff,
+            destination,
+            state,
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        self.destination.slicelet.stats()
+    }
+
+    async fn complete(&self) {
+        until("it is complete", || {
+            self.stats().transfers_in_completed == 1
+        })
+        .await;
+    }
+
+    /// Surrenders, with the digest that an honest source would say or another.
+    async fn surrender(&self, digest: Option<Digest>) {
+        let (slice, lease, handoff) = self.fake.handoff("cart").unwrap();
+        let tag = TransferTag {
+            target: fake::target("cart"),
+            slice,
+            from_epoch: lease.epoch,
+            to_epoch: handoff.epoch,
+            handoff: Some(handoff.id),
+        };
+        let digest = digest.unwrap_or(honest(&tag).1);
+        *self.source.surrender.lock().unwrap() = Some(digest);
+        until("it is served", || {
+            self.destination.slicelet.guard(b"alice").is_ok()
+        })
+        .await;
+    }
+}
+
+fn all_honest() -> Script {
+    Box::new(|begin| honest(&begin.tag).0)
+}
+
+/// One good frame, then one that was tampered with, then the rest over a new connection.
+async fn refused_then_resumed(
+    what: &str,
+    tamper: impl Fn(&mut Frames) + Send + 'static,
+    count: impl Fn(Stats) -> u64,
+) {
+    let lie: Script = Box::new(move |begin| {
+        let mut frames = honest(&begin.tag).0;
+        frames.truncate(2);
+        tamper(&mut frames);
+        frames
+    });
+    let rest: Script = Box::new(|begin| {
+        let have = begin.have.map_or(0, |have| have.seq);
+        honest(&begin.tag).0.split_off(have as usize)
+    });
+    let world = World::start(vec![lie, rest]).await;
+    world.complete().await;
+    assert_eq!(count(world.stats()), 1, "{what}");
+    world.surrender(None).await;
+    assert_eq!(world.state.kept(), b"r1r2r3", "{what}");
+    assert_eq!(world.stats().arrivals_warm, 1, "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_frame_is_refused_and_sent_again() {
+    let tamper = |frames: &mut Frames| frames[1].records = "rX".into();
+    refused_then_resumed("damage", tamper, |stats| stats.state_frame_damage).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_of_an_older_epoch_is_refused() {
+    let tamper = |frames: &mut Frames| frames[1].tag.to_epoch = frames[1].tag.from_epoch;
+    refused_then_resumed("old epoch", tamper, |stats| stats.state_of_old_epoch).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_of_another_handoff_or_target_is_refused() {
+    let tamper = |frames: &mut Frames| frames[1].tag.handoff = Some(HandoffId::from_u64(77));
+    refused_then_resumed("handoff", tamper, |stats| stats.state_of_wrong_tag).await;
+    let tamper = |frames: &mut Frames| frames[1].tag.target = fake::target("user");
+    refused_then_resumed("target", tamper, |stats| stats.state_of_wrong_tag).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_that_came_before_is_not_taken_in_twice() {
+    let tamper = |frames: &mut Frames| frames[1] = frames[0].clone();
+    refused_then_resumed("duplicate", tamper, |stats| stats.state_frame_duplicates).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_is_refused() {
+    let tamper = |frames: &mut Frames| {
+        frames.remove(0);
+    };
+    refused_then_resumed("gap", tamper, |stats| stats.state_frame_gaps).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_digest_of_the_whole_begins_the_transfer_anew() {
+    let lie: Script = Box::new(|begin| {
+        let mut frames = honest(&begin.tag).0;
+        frames[2].digest = Some(Digest::EMPTY);
+        frames
+    });
+    let world = World::start(vec![lie, all_honest()]).await;
+    world.complete().await;
+    world.surrender(None).await;
+    assert_eq!(world.state.kept(), b"r1r2r3");
+    let stats = world.stats();
+    assert_eq!(
+        (stats.state_digests_differ, stats.transfers_in_begun_anew),
+        (1, 1)
+    );
+    assert_eq!(world.source.asked.lock().unwrap()[1], None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_lies_on_is_given_up_and_nothing_is_kept() {
+    let lie = || -> Script {
+        Box::new(|begin| {
+            let mut frames = honest(&begin.tag).0;
+            frames[2].digest = Some(Digest::EMPTY);
+            frames
+        })
+    };
+    let world = World::start((0..10).map(|_| lie()).collect()).await;
+    until("it is given up", || world.stats().transfers_in_failed == 1).await;
+    until("nothing is kept", || world.state.kept().is_empty()).await;
+    assert!(world.destination.slicelet.guard(b"alice").is_err());
+}
+
+/// ◆ What was changed after it was sent is not in the digest of what was sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn state_is_not_served_if_the_slice_was_surrendered_with_another() {
+    let world = World::start(vec![all_honest()]).await;
+    world.complete().await;
+    world.surrender(Some(Digest::EMPTY)).await;
+    assert_eq!(world.state.kept(), b"");
+    let stats = world.stats();
+    assert_eq!((stats.arrivals_cold, stats.arrivals_warm), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_died_after_its_surrender_is_believed_through_the_view() {
+    let world = World::start(vec![all_honest()]).await;
+    world.complete().await;
+    let (slice, lease, handoff) = world.fake.handoff("cart").unwrap();
+    let tag = TransferTag {
+        target: fake::target("cart"),
+        slice,
+        from_epoch: lease.epoch,
+        to_epoch: handoff.epoch,
+        handoff: Some(handoff.id),
+    };
+    let digest = honest(&tag).1;
+    let fake = &world.fake;
+    fake.surrendered("cart", world.handoff, world.from, digest);
+    until("it is served", || {
+        world.destination.slicelet.guard(b"alice").is_ok()
+    })
+    .await;
+    assert_eq!(world.state.kept(), b"r1r2r3");
+    assert_eq!(world.stats().arrivals_warm, 1);
+}
+
+/// ◆ That the handoff has ended proves nothing: the source may have gone on serving.
+#[tokio::test(flavor = "multi_thread")]
+async fn state_of_a_source_that_expired_is_not_served_however_complete() {
+    let world = World::start(vec![all_honest()]).await;
+    world.complete().await;
+    world.fake.expire("cart", world.from);
+    until("it is served", || {
+        world.destination.slicelet.guard(b"alice").is_ok()
+    })
+    .await;
+    assert_eq!(world.state.kept(), b"");
+    assert_eq!(world.stats().arrivals_cold, 1);
+}
+
+/// A real source with an open handoff to a destination that a test speaks for.
+struct Asking {
+    fake: Fake,
+    source: Pod,
+    state: Bulk,
+    begin: PullBegin,
+}
+
+impl Asking {
+    async fn start() -> Asking {
+        let fake = Fake::start().await;
+        fake.create("cart", 1, TargetConfig::default());
+        let between: Arc<Between> = Arc::default();
+        let state = Bulk::new(&between, 1 << 20);
+        let lent = state.clone();
+        let mut transfers = Transfers::default();
+        transfers.frame_bytes = 64 << 10;
+        let source = Pod::start_with(&fake, "cart", |builder| {
+            builder.state(lent).transfers(transfers)
+        })
+        .await;
+        until("it is served", || source.slicelet.guard(b"alice").is_ok()).await;
+        let to = fake.register("cart", "127.0.0.1:1");
+        fake.hand_off("cart", SliceKey::MIN, to).unwrap();
+        let (slice, lease, handoff) = fake.handoff("cart").unwrap();
+        let begin = PullBegin {
+            tag: TransferTag {
+                target: fake::target("cart"),
+                slice,
+                from_epoch: lease.epoch,
+                to_epoch: handoff.epoch,
+                handoff: Some(handoff.id),
+            },
+            from: lease.session,
+            to,
+            have: None,
+            waiting: false,
+        };
+        Asking {
+            fake,
+            source,
+            state,
+            begin,
+        }
+    }
+
+    async fn call(
+        &self,
+        requests: Vec<PullRequest>,
+    ) -> Result<(mpsc::Sender<pb::PullRequest>, Streaming<pb::StateFrame>), Status> {
+        let (sender, stream) = mpsc::channel(16);
+        for request in &requests {
+            sender.try_send(request.into()).unwrap();
+        }
+        let mut client = SliceletPeerClient::connect(format!("http://{}", self.source.address))
+            .await
+            .unwrap();
+        let reply = client.pull_state(ReceiverStream::new(stream)).await?;
+        Ok((sender, reply.into_inner()))
+    }
+
+    async fn begin(
+        &self,
+        begin: PullBegin,
+    ) -> Result<(mpsc::Sender<pb::PullRequest>, Streaming<pb::StateFrame>), Status> {
+        self.call(vec![PullRequest::Begin(begin)]).await
+    }
+
+    /// Asks until the source knows the handoff.
+    async fn begin_well(&self) -> (mpsc::Sender<pb::PullRequest>, Streaming<pb::StateFrame>) {
+        loop {
+            match self.begin(self.begin.clone()).await {
+                Ok(call) => return call,
+                Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn state_goes_to_the_destination_of_the_handoff_and_nobody_else() {
+    let asking = Asking::start().await;
+    drop(asking.begin_well().await);
+    let exports = asking.state.exports();
+    let half = Slice::ALL.split(SliceKey::from_u64(1 << 63)).unwrap().0;
+    let wrong = |change: &dyn Fn(&mut PullBegin)| {
+        let mut begin = asking.begin.clone();
+        change(&mut begin);
+        begin
+    };
+    let others = [
+        wrong(&|begin| begin.tag.target = fake::target("user")),
+        wrong(&|begin| begin.tag.slice = half),
+        wrong(&|begin| begin.tag.from_epoch = begin.tag.to_epoch),
+        wrong(&|begin| begin.tag.to_epoch = begin.tag.from_epoch),
+        wrong(&|begin| begin.tag.handoff = None),
+        wrong(&|begin| begin.to = SessionId::from_u64(999)),
+        wrong(&|begin| begin.to = begin.from),
+    ];
+    for begin in &others {
+        let status = asking.begin(begin.clone()).await.unwrap_err();
+        assert_eq!(status.code(), Code::FailedPrecondition, "{begin:?}");
+    }
+    let stats = asking.source.slicelet.stats();
+    assert_eq!(stats.state_of_wrong_tag, others.len() as u64);
+    let stranger = wrong(&|begin| begin.from = SessionId::from_u64(999));
+    assert!(asking.begin(stranger).await.is_err());
+    assert_eq!(asking.state.exports(), exports, "nothing was read for them");
+    assert!(asking.source.slicelet.guard(b"alice").is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_does_not_begin_is_refused() {
+    let asking = Asking::start().await;
+    let ack = Ack {
+        seq: 1,
+        digest: Digest::EMPTY,
+    };
+    let status = asking.call(vec![PullRequest::Ack(ack)]).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledgements_of_other_bytes_or_of_nothing_begin_the_transfer_anew() {
+    let asking = Asking::start().await;
+    for (n, seq) in [1, u64::MAX].into_iter().enumerate() {
+        let (acks, mut frames) = asking.begin_well().await;
+        frames.message().await.unwrap().unwrap();
+        let before = asking.source.slicelet.stats();
+        let ack = PullRequest::Ack(Ack {
+            seq,
+            digest: Digest([9; 16]),
+        });
+        acks.send((&ack).into()).await.unwrap();
+        let end = loop {
+            match frames.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => break None,
+                Err(status) => break Some(status),
+            }
+        };
+        let code = end.map(|status| status.code());
+        assert!(matches!(code, None | Some(Code::Aborted)), "{n}: {code:?}");
+        let stats = asking.source.slicelet.stats();
+        let refused = stats.state_digests_differ + stats.state_frame_duplicates;
+        let known = before.state_digests_differ + before.state_frame_duplicates;
+        assert_eq!(refused, known + 1);
+    }
+    assert!(asking.source.slicelet.guard(b"alice").is_ok());
+    assert!(asking.fake.has_open_handoff("cart"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_call_takes_the_place_of_an_older_one() {
+    let asking = Asking::start().await;
+    let (_acks, mut older) = asking.begin_well().await;
+    let first = older.message().await.unwrap().unwrap();
+    let (_acks, mut newer) = asking.begin_well().await;
+    let again = newer.message().await.unwrap().unwrap();
+    assert_eq!((first.seq, again.seq), (1, 1));
+    loop {
+        match older.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => break,
+        }
+    }
+}
