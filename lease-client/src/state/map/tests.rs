@@ -423,6 +423,78 @@ fn a_key_that_changes_all_the_time_does_not_hold_up_others() {
     assert!(behind.count() <= 1, "but for the one that goes on changing");
 }
 
+/// Each key is written once while the slice is read for the first time: what is missed stays so.
+#[test]
+fn a_write_that_meets_the_cursor_arrives() {
+    let offline = owner();
+    for round in 1..40u64 {
+        let map = StateMap::<u64>::new();
+        let write = |n, value| {
+            let (at, key) = Layout::Crowded.key(n);
+            let guard = offline.slicelet.guard_slice_key(at).unwrap();
+            map.insert(&guard, &key, value).unwrap();
+        };
+        (0..200).for_each(|n| write(n, 0));
+        let (mut export, arrived) = (map.export(Slice::ALL), StateMap::<u64>::new());
+        std::thread::scope(|scope| {
+            let (map, slicelet) = (&map, &offline.slicelet);
+            let writer = scope.spawn(move || {
+                for n in 0..200 {
+                    let (at, key) = Layout::Crowded.key(n);
+                    let guard = slicelet.guard_slice_key(at).unwrap();
+                    map.insert(&guard, &key, round).unwrap();
+                }
+            });
+            let mut exported = Exported::More;
+            while exported == Exported::More || !writer.is_finished() {
+                let mut records = Vec::new();
+                exported = export.read(100, &mut records);
+                arrived
+                    .import(Slice::ALL, &records, Import::Replace)
+                    .unwrap();
+            }
+            let mut records = Vec::new();
+            assert_eq!(export.read(1 << 20, &mut records), Exported::CaughtUp);
+            arrived
+                .import(Slice::ALL, &records, Import::Replace)
+                .unwrap();
+        });
+        let (there, here) = (content(&arrived, Slice::ALL), content(&map, Slice::ALL));
+        assert_eq!(there, here, "round {round}");
+    }
+}
+
+/// Neighbours come and go: leaves are cut and joined all the time, and nobody's key is lost.
+#[test]
+fn keys_of_leaves_that_join_are_kept() {
+    const WRITERS: u16 = 3;
+    let offline = owner();
+    let map = StateMap::<u64>::new();
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (map, slicelet) = (&map, &offline.slicelet);
+            scope.spawn(move || {
+                for round in 0..300u64 {
+                    let keys = (0..60).filter(|n| n % WRITERS == writer);
+                    let guarded = keys.map(|n| {
+                        let (at, key) = Layout::Crowded.key(n);
+                        (slicelet.guard_slice_key(at).unwrap(), key)
+                    });
+                    let guarded: Vec<_> = guarded.collect();
+                    for (guard, key) in &guarded {
+                        assert_eq!(map.insert(guard, key, round), Ok(None));
+                    }
+                    for (guard, key) in &guarded {
+                        assert_eq!(map.remove(guard, key), Ok(Some(round)));
+                    }
+                }
+            });
+        }
+    });
+    map.inner.tree.check();
+    assert!(content(&map, Slice::ALL).is_empty());
+}
+
 /// Writers in threads, while one half is exported over and over and the other one discarded.
 #[test]
 fn exports_and_discards_beside_writers_miss_nothing() {
