@@ -446,3 +446,23 @@ impl<V: StateValue> Tree<V> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leaf_that_is_not_empty_any_more_does_not_join() {
+        let tree = Tree::<u64>::new();
+        for n in 0..20 {
+            let position = Position::before(SliceKey::from_u64(n));
+            let set = |slot: Slot<'_, u64>| (*slot.value = Some(n), true);
+            tree.at(&position, |leaf| leaf.write(&position, set).0.is_ok());
+        }
+        let before = tree.leaves(Slice::ALL);
+        assert!(!before[1].is_first_leaf());
+        tree.join_left(&before[1]);
+        assert_eq!(tree.leaves(Slice::ALL).len(), before.len());
+        tree.check();
+    }
+}
