@@ -1,10 +1,9 @@
 //! The state of slices in an application's memory, which goes with them when they move.
 //!
-//! An application lends its state to its Slicelet with [`SliceletBuilder::state`]
-//! (`crate::SliceletBuilder::state`). A planned move then exports the slice *while it is served*,
-//! follows its changes, sends the last one when the slice is frozen, and hands ownership over only
-//! when the destination has all of it. [`StateMap`] is ready-made for caches, counters and indexes;
-//! the traits are for everything else.
+//! An application lends its state to its Slicelet with [`SliceletBuilder::state`](crate::SliceletBuilder::state).
+//! A planned move then exports the slice *while it is served*, follows its changes, sends the last
+//! one when the slice is frozen, and hands ownership over only when the destination has all of it.
+//! [`StateMap`] is ready-made for caches, counters and indexes; the traits are for everything else.
 //!
 //! State is a sequence of records whose bytes are the application's own. A record is about one key
 //! and says all that there is to say of it (its present value, or that it is gone), so that a later
