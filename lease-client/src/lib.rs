@@ -79,3 +79,8 @@ pub use slicelet::{
     Arrival, Cause, Guard, OnTransferFailure, OwnershipEvent, OwnershipLog, PeerService,
     SliceHandler, SliceInfo, Slicelet, SliceletBuilder, Stats, Transfers,
 };
+
+/// The examples of the book.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/STATE_TRANSFER.md")]
+struct Book;
