@@ -148,13 +148,14 @@ impl Callbacks {
             }
             if let Some(handler) = handler {
                 let call = async { handler.call(step, &slice).await };
-                returned &= AssertUnwindSafe(call).catch_unwind().await.is_ok();
+                let called = AssertUnwindSafe(call).catch_unwind().await;
+                if called.is_err() {
+                    tracing::error!(?step, slice = %slice.slice, "a callback of the application panicked");
+                }
+                returned &= called.is_ok();
             }
             if step == Step::Release {
                 returned &= forget(&state, slice.slice, &turn).await;
-            }
-            if !returned {
-                tracing::error!(?step, slice = %slice.slice, "a callback of the application panicked");
             }
             drop(turn);
             then(returned);

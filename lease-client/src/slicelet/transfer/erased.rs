@@ -46,13 +46,17 @@ impl<S: SliceState> State for S {
     }
 }
 
-/// Forgets the slice, off the runtime's threads; `false` after a panic. The turn is held until it is
-/// done, even if nobody waits any more.
+/// Forgets the slice, off the runtime's threads; `false` if it was not done. The turn is held until
+/// it is, even if nobody waits any more.
 pub(crate) async fn discard(state: &Arc<dyn State>, slice: Slice, turn: Option<Turn>) -> bool {
     let state = Arc::clone(state);
     let forgotten = tokio::task::spawn_blocking(move || {
         state.discard(slice);
         drop(turn);
     });
-    forgotten.await.is_ok()
+    let forgotten = forgotten.await;
+    if forgotten.as_ref().is_err_and(|error| error.is_panic()) {
+        tracing::error!(%slice, "the application panicked when it was to forget a slice");
+    }
+    forgotten.is_ok()
 }
