@@ -290,7 +290,8 @@ impl Holder {
     /// source that expired may have changed the state after it sent it.
     pub fn proof_of_state(&self, slice: Slice, epoch: Epoch) -> Option<Digest> {
         let me = self.session()?;
-        let heard = self.incoming.values().find(|known| known.arrived_at(epoch));
+        let mut incoming = self.incoming.values();
+        let heard = incoming.find(|known| known.brought(slice, epoch));
         let (_, assigned) = self.view.as_ref()?.get(slice.first());
         let lease = Lease { session: me, epoch };
         let shown = assigned.provider.filter(|_| assigned.owner == Some(lease));

@@ -15,6 +15,8 @@ mod handoff;
 mod script;
 #[path = "rules/sessions.rs"]
 mod sessions;
+#[path = "rules/transfer.rs"]
+mod transfer;
 
 use leasehold_proto::mutants::{plant, record};
 
@@ -52,6 +54,10 @@ const MUTANTS: &[Mutant] = &[
     Mutant("older_arming_ack_counted", arming::only_an_acknowledgement_of_this_arming_counts),
     Mutant("eventual_moves_while_arming", arming::while_arming_ownership_moves_only_by_the_strong_rules),
     Mutant("arming_acked_unchecked", arming::an_acknowledgement_follows_applying_the_view_and_checking_leases),
+    Mutant("state_of_older_epoch_accepted", transfer::frames_of_an_older_transfer_are_refused),
+    Mutant("state_applied_twice", transfer::a_frame_is_taken_in_once),
+    Mutant("state_frame_dropped", transfer::no_frame_is_left_out),
+    Mutant("state_digest_ignored", transfer::state_is_complete_only_if_both_ends_have_the_same_bytes),
 ];
 
 fn fails_under(mutant: &'static str, rule: fn()) -> bool {

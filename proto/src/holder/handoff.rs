@@ -61,9 +61,10 @@ impl Incoming {
         (self.prepared && self.accepted.is_none() && !self.refused).then_some(self.ready_again)
     }
 
-    /// Whether the slice is owned at `epoch` by this handoff.
-    pub(super) fn arrived_at(&self, epoch: Epoch) -> bool {
-        self.epoch == epoch && self.accepted.is_some()
+    /// Whether `slice`, or what it is a part of, is owned at `epoch` by this handoff. Handoffs that
+    /// one plan began share their epoch.
+    pub(super) fn brought(&self, slice: Slice, epoch: Epoch) -> bool {
+        self.slice.contains(slice.first()) && self.epoch == epoch && self.accepted.is_some()
     }
 
     /// With which state it was surrendered.

@@ -6,3 +6,4 @@ mod clock;
 mod handoff;
 mod script;
 mod sessions;
+mod transfer;
