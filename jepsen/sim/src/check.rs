@@ -7,6 +7,7 @@ mod epoch_never_falls;
 mod hint_names_owner;
 mod living_sessions_stay;
 mod lookup_follows_map;
+mod memory_survives_moves;
 mod no_change_lost;
 mod no_stale_read;
 mod one_owner;
@@ -15,6 +16,7 @@ mod table_knows_owners;
 mod token_has_one_session;
 mod view_is_whole;
 
+use leasehold_proto::command::Command;
 use leasehold_proto::holder::{Part, Verdict};
 use leasehold_proto::message::Moved;
 use leasehold_proto::table::{LeaseTable, Outcome, TargetState};
@@ -24,6 +26,7 @@ use crate::coverage::{Coverage, Seen};
 use crate::world::{Host, KEYS, key, target};
 
 /// A broken invariant: its name, and how it was broken.
+#[derive(Clone, Debug)]
 pub struct Broken {
     pub invariant: &'static str,
     pub what: String,
@@ -62,6 +65,7 @@ pub struct Checker {
     cancelled: cancelled_epoch_unused::Cancelled,
     highest: epoch_never_falls::Highest,
     pub reads: no_stale_read::Reads,
+    pub memories: memory_survives_moves::Memories,
 }
 
 pub fn keys_of(slice: Slice) -> impl Iterator<Item = usize> {
@@ -84,6 +88,7 @@ impl Checker {
             cancelled: cancelled_epoch_unused::Cancelled::default(),
             highest: epoch_never_falls::Highest::default(),
             reads: no_stale_read::Reads::default(),
+            memories: memory_survives_moves::Memories::default(),
         }
     }
 
@@ -118,9 +123,11 @@ impl Checker {
         self.strong
     }
 
-    pub fn committed(&mut self, outcome: &Outcome) {
+    pub fn committed(&mut self, command: &Command, outcome: &Outcome) {
         self.changed = true;
         self.follow_mode();
+        let state = self.master.target(target());
+        self.memories.committed(command, state);
         let judged = self
             .records
             .invariant_records_describe_the_table(outcome, &self.master);
@@ -148,6 +155,7 @@ impl Checker {
 
     pub fn restored(&mut self, backup: LeaseTable) {
         self.records.restored(&backup);
+        self.memories.restored();
         self.master = backup;
         self.changed = true;
         self.strong = None;

@@ -116,6 +116,23 @@ sentences! {
     UnfencedEffect = "effect on what cannot be fenced, right after verify",
     ReadFromMemory = "read served from the owner's memory",
     ValueInherited = "new owner read what an earlier owner wrote",
+    WarmByWord = "state served by the source's direct word",
+    WarmByView = "state served by the proof in the view",
+    ColdArrival = "owner began without state",
+    ColdThoughReceived = "state received, but not proven: not served",
+    ColdThoughSurrendered = "state surrendered, but its source was lost before it was said",
+    StateKeptInMerge = "state kept by its owner when slices were merged",
+    WithdrawnAfterFreeze = "source withdrew after the freeze: its last change was not acknowledged",
+    WentColdAfterFreeze = "source gave its state up: its last change was not acknowledged",
+    TransferResumed = "transfer resumed over another connection",
+    TransferBegunAnew = "transfer begun anew",
+    AckRefused = "acknowledgement of other bytes refused",
+    FrameDuplicate = "frame that had come already refused",
+    FrameGap = "frame after a lost one refused",
+    FrameOfOldEpoch = "frame of an older transfer refused",
+    FrameDigest = "last frame refused: the bytes of its transfer were not those received",
+    ChangedWhileSent = "value changed after it was sent, and sent again",
+    AdditionRepeated = "addition in memory repeated, and made once",
 }
 
 /// How often each situation was reached, and how much was played.

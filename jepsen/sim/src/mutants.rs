@@ -126,6 +126,15 @@ pub const MUTANTS: &[Mutant] = &[
     application("memory_kept_across_tokens"),
     application("reply_before_effect"),
     application("retry_as_a_new_write"),
+    machine("state_of_older_epoch_accepted"),
+    machine("state_applied_twice"),
+    machine("state_frame_dropped"),
+    machine("state_digest_ignored"),
+    shell("surrender_before_last_change"),
+    shell("state_served_without_proof"),
+    shell("state_of_expired_source_served"),
+    shell("state_kept_after_loss"),
+    shell("acknowledged_before_taken_in"),
 ];
 
 /// A schedule that does not heal tells little: so many more are played to see one that breaks what

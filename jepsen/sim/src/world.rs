@@ -7,6 +7,7 @@ mod application;
 mod clock;
 mod heal;
 mod host;
+mod memory;
 mod message;
 mod network;
 mod node;
@@ -15,6 +16,7 @@ mod planner;
 mod raft;
 mod rng;
 mod store;
+mod transfer;
 
 use leasehold_proto::limits::TTL_MIN;
 use leasehold_proto::router::Router;
@@ -29,6 +31,7 @@ use crate::options::{Fault, Options};
 use adversity::Adversity;
 use clock::{Clock, ticks};
 pub use host::Host;
+pub use memory::Value;
 use message::Message;
 use node::Node;
 use raft::Raft;
@@ -77,6 +80,8 @@ pub struct World {
     surrendered: BTreeSet<(SessionId, usize)>,
     store: Store,
     next_operation: u64,
+    /// Additions in memory, by key and number, that their clients do not know to have been made.
+    unacknowledged: Vec<(usize, u64)>,
     /// Operations that were acknowledged.
     served: u64,
     check: Checker,
@@ -155,6 +160,7 @@ impl World {
             surrendered: BTreeSet::new(),
             store: Store::default(),
             next_operation: 0,
+            unacknowledged: Vec::new(),
             served: 0,
             check: Checker::new(options.clocks_lie),
             coverage: Coverage::default(),

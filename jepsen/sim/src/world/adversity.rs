@@ -14,6 +14,8 @@ pub struct Adversity {
     pub unrest: u64,
     /// Messages under way; beyond it, one is lost.
     pub messages: usize,
+    /// Whether applications keep state in memory that moves with its slices.
+    pub stateful: bool,
     /// By [`Fault`]: a weight among events, or a chance in percent.
     rates: Vec<u64>,
     left_out: Vec<bool>,
@@ -33,6 +35,7 @@ impl Adversity {
             haste: *rng.pick(&[15, 30, 60, 100]),
             unrest: *rng.pick(&[25, 50, 100]),
             messages: *rng.pick(&[8, 16, 48]),
+            stateful: rng.chance(60),
             rates,
             left_out: Fault::ALL
                 .iter()

@@ -8,6 +8,7 @@
 use leasehold_proto::holder::{Part, Verdict};
 use leasehold_proto::{FencingToken, SessionId, Slice};
 
+use super::memory::Memory;
 use super::store::{Answer, Ask, StoreReply, StoreRequest, is_fenced};
 use super::{KEYS, Message, World, key};
 use crate::coverage::Seen;
@@ -19,7 +20,7 @@ const AT_ONCE: usize = 4;
 
 /// What a process keeps of a fenced key while it owns it under one token.
 #[derive(Clone, Copy, Debug)]
-pub struct Memory {
+pub struct Cached {
     token: FencingToken,
     version: u64,
     /// Writes applied under the token.
@@ -79,20 +80,23 @@ enum Stage {
 #[derive(Default)]
 pub struct Application {
     pub operations: Vec<Operation>,
-    memory: [Option<Memory>; KEYS],
+    memory: [Option<Cached>; KEYS],
     /// Raised when memory is dropped: an earlier load must not bring it back.
     loads: [u64; KEYS],
+    /// What is in no store, only here.
+    pub kept: Memory,
 }
 
 impl Application {
     /// Whether a guard for a key of `slice` is in flight.
     pub fn guards(&self, slice: Slice) -> bool {
         let inside = |op: &Operation| op.valid && slice.contains(key(op.k));
-        self.operations.iter().any(inside)
+        self.operations.iter().any(inside) || self.kept.guards(slice)
     }
 
     /// Guards of `slice` fail to verify from now on.
     pub fn cut_off(&mut self, slice: Slice) {
+        self.kept.cut_off(|k, _| slice.contains(key(k)));
         for op in &mut self.operations {
             if slice.contains(key(op.k)) {
                 op.valid = false;
@@ -103,6 +107,7 @@ impl Application {
     /// Nobody waits for anything any more; what a lost write left in memory may be old.
     pub fn abandon(&mut self) {
         self.operations.clear();
+        self.kept.abandon();
         for k in 0..KEYS {
             self.forget(k);
         }
@@ -113,7 +118,7 @@ impl Application {
         self.loads[k] += 1;
     }
 
-    fn usable(&self, op: &Operation) -> Option<Memory> {
+    fn usable(&self, op: &Operation) -> Option<Cached> {
         let kept = planted("memory_kept_across_tokens");
         self.memory[op.k].filter(|memory| memory.token == op.token || kept)
     }
@@ -125,6 +130,9 @@ impl World {
         let at = self.rng.index(self.hosts.len());
         if !self.hosts[at].runs() {
             return;
+        }
+        if self.adversity.stateful && self.rng.chance(40) {
+            return self.memory_step(at);
         }
         let busy = self.hosts[at].application.operations.len();
         if busy < AT_ONCE && (busy == 0 || self.rng.chance(30)) {
@@ -178,6 +186,17 @@ impl World {
         };
         self.note(|| format!("host {at}: begins {op:?}"));
         self.hosts[at].application.operations.push(op);
+    }
+
+    /// Something in flight gets on.
+    pub(super) fn continue_any(&mut self, at: usize) {
+        let application = &self.hosts[at].application;
+        let (stored, kept) = (application.operations.len(), application.kept.busy());
+        let index = self.rng.index((stored + kept).max(1));
+        match index.checked_sub(stored) {
+            None => self.continue_operation(at, index),
+            Some(index) => self.continue_in_memory(at, index),
+        }
     }
 
     pub(super) fn continue_operation(&mut self, at: usize, index: usize) {
@@ -253,8 +272,12 @@ impl World {
         };
     }
 
-    /// Whether the owner may still act: ownership was never interrupted, and the lease runs.
     fn verify(&mut self, at: usize, op: &Operation) -> bool {
+        self.verify_guard(at, op.valid, op.lapsed)
+    }
+
+    /// Whether the owner may still act: ownership was never interrupted, and the lease runs.
+    pub(super) fn verify_guard(&mut self, at: usize, valid: bool, lapsed: bool) -> bool {
         if planted("application_does_not_verify") || planted("verify_always_passes") {
             return true;
         }
@@ -264,7 +287,7 @@ impl World {
             .holder
             .deadline()
             .is_some_and(|deadline| now < deadline);
-        let seen = match (op.valid, op.lapsed || runs) {
+        let seen = match (valid, lapsed || runs) {
             (false, _) => Seen::VerifyRevoked,
             (true, false) => Seen::VerifyLapsed,
             (true, true) => Seen::GuardVerified,
@@ -422,7 +445,7 @@ impl World {
         if load != application.loads[op.k] || !newer {
             return;
         }
-        application.memory[op.k] = Some(Memory {
+        application.memory[op.k] = Some(Cached {
             token: op.token,
             version,
             writes,
@@ -466,18 +489,22 @@ impl World {
             return;
         }
         let host = &mut self.hosts[at];
-        if host.application.operations.is_empty() {
+        if host.application.operations.is_empty() && host.application.kept.busy() == 0 {
             return;
         }
         let session = host.holder.session();
         let local = host.holder.local();
-        for op in &mut host.application.operations {
+        let lost = |k: usize, of: SessionId| {
             let kept = local.iter().any(|local| {
-                local.slice.contains(key(op.k))
+                local.slice.contains(key(k))
                     && matches!(local.part, Part::Owner | Part::Frozen(_) | Part::Replica)
             });
-            op.valid &= kept && session == Some(op.session);
+            !kept || session != Some(of)
+        };
+        for op in &mut host.application.operations {
+            op.valid &= !lost(op.k, op.session);
         }
+        host.application.kept.cut_off(lost);
     }
 
     /// Whether `at` acknowledges one operation on key number `k`, its messages delivered at once.
@@ -521,5 +548,6 @@ impl World {
         for index in (0..self.hosts[at].application.operations.len()).rev() {
             self.continue_operation(at, index);
         }
+        self.finish_in_memory(at);
     }
 }

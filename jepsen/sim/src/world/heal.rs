@@ -93,10 +93,11 @@ impl World {
         }
         for at in 0..self.hosts.len() {
             self.finish_operations(at);
-            while let Some(handoff) = self.hosts[at].preparing.pop_first() {
+            self.finish_transfers(at, round);
+            while let Some(handoff) = self.next_prepared(at) {
                 self.give(at, Input::Prepared(handoff));
             }
-            while !self.hosts[at].draining.is_empty() {
+            for _ in 0..self.hosts[at].draining.len() {
                 self.drain(at);
             }
         }
@@ -250,7 +251,8 @@ impl World {
                 continue;
             };
             for write in [true, false] {
-                let served = self.serve(at, k, write);
+                let served = self.serve(at, k, write)
+                    && (!self.adversity.stateful || self.serve_from_memory(at, k));
                 if !served && self.check.broken.is_none() {
                     let what = format!("an operation on key {k} is not served by host {at}");
                     self.check

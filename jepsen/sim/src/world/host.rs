@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::application::Application;
 use super::message::Cut;
 use super::{Clock, Message, Rng, TTL, World};
-use crate::check::{Holding, keys_of};
+use crate::check::Holding;
 use crate::coverage::Seen;
 use crate::planted;
 
@@ -28,6 +28,10 @@ pub struct Host {
     pub wake_at: Option<ClockTime>,
     pub preparing: BTreeSet<HandoffId>,
     pub draining: BTreeMap<HandoffId, Slice>,
+    /// Handoffs whose slice is frozen, with no guard in flight: the last change may go.
+    pub drained: BTreeSet<HandoffId>,
+    /// Gives state up rather than wait for a destination.
+    pub goes_cold: bool,
     pub application: Application,
     /// Until when each session may serve at most: from the `t0` of what was answered.
     pub may_serve: BTreeMap<SessionId, ClockTime>,
@@ -43,11 +47,12 @@ pub struct Host {
     pub ending: bool,
 }
 
-fn holder(rng: &mut Rng) -> Holder {
-    let on_not_ready = if rng.chance(70) {
-        OnNotReady::Stay
-    } else {
-        OnNotReady::GoCold
+/// A Holder, and whether it gives state up rather than wait.
+fn holder(rng: &mut Rng) -> (Holder, bool) {
+    let goes_cold = !rng.chance(70);
+    let on_not_ready = match goes_cold {
+        false => OnNotReady::Stay,
+        true => OnNotReady::GoCold,
     };
     let on_lapse = if rng.chance(70) {
         OnLapse::Stop
@@ -55,22 +60,26 @@ fn holder(rng: &mut Rng) -> Holder {
         OnLapse::ServeFenced
     };
     let jitter_seed = rng.draw();
-    Holder::new(HolderConfig {
+    let config = HolderConfig {
         handoff_deadline: TTL * 2,
         on_not_ready,
         on_lapse,
         jitter_seed,
-    })
+    };
+    (Holder::new(config), goes_cold)
 }
 
 impl Host {
     pub fn new(address: PodAddress, rng: &mut Rng, clock_lies: bool) -> Self {
         let clock = Clock::new(rng, clock_lies);
+        let (holder, goes_cold) = holder(rng);
         Self {
             wake_at: Some(clock.now()),
             handled: clock.now(),
             clock,
-            holder: holder(rng),
+            holder,
+            goes_cold,
+            drained: BTreeSet::new(),
             squid: Squid {
                 address,
                 id: u128::from(rng.draw()),
@@ -116,7 +125,7 @@ impl World {
             return;
         }
         if self.hosts[at].runs() && self.rng.chance(50) {
-            self.hosts[at].ending = true;
+            (self.hosts[at].ending, self.hosts[at].goes_cold) = (true, true);
             self.note(|| format!("host {at} is asked to end"));
             return self.give(at, Input::HurryHandoffs);
         }
@@ -145,15 +154,18 @@ impl World {
     }
 
     pub(super) fn restart(&mut self, at: usize) {
-        let fresh = holder(&mut self.rng);
+        let (fresh, goes_cold) = holder(&mut self.rng);
         let id = u128::from(self.rng.draw());
         let host = &mut self.hosts[at];
-        host.holder = fresh;
+        (host.holder, host.goes_cold) = (fresh, goes_cold);
         host.squid.id = id;
         (host.alive, host.asleep, host.ending) = (true, false, false);
         host.preparing.clear();
         host.draining.clear();
+        host.drained.clear();
         host.surrenders_said.clear();
+        let lost = host.application.kept.unacknowledged();
+        self.unacknowledged.extend(lost);
         host.application = Application::default();
         host.seen = None;
         host.touched = true;
@@ -204,18 +216,18 @@ impl World {
 
     /// The application gets on with something that it was asked for.
     pub(super) fn work(&mut self, at: usize) {
-        let host = &mut self.hosts[at];
-        if !host.runs() {
+        if !self.hosts[at].runs() {
             return;
         }
-        let handing_off = !host.draining.is_empty();
-        if self.rng.chance(50)
-            && let Some(handoff) = host.preparing.pop_first()
+        if self.adversity.stateful && self.rng.chance(50) {
+            self.work_on_transfers(at);
+        } else if self.rng.chance(50)
+            && let Some(handoff) = self.next_prepared(at)
         {
             self.give(at, Input::Prepared(handoff));
-        } else if handing_off {
+        } else if !self.hosts[at].draining.is_empty() {
             self.drain(at);
-        } else if host.ending && self.rng.chance(30) {
+        } else if self.hosts[at].ending && self.rng.chance(30) {
             self.end_gracefully(at);
         } else if self.rng.chance(20) {
             self.tell_a_router(at);
@@ -225,25 +237,33 @@ impl World {
     /// ◆ Surrendered only when no guard is in flight, or those that are have been cut off.
     pub(super) fn drain(&mut self, at: usize) {
         let host = &self.hosts[at];
-        let Some((handoff, slice)) = host.draining.iter().next().map(|(h, s)| (*h, *s)) else {
+        let nth = self.rng.index(host.draining.len().max(1));
+        let Some((handoff, slice)) = host.draining.iter().nth(nth).map(|(h, s)| (*h, *s)) else {
             return;
         };
         if host.application.guards(slice) && !planted("guards_outlive_the_surrender") {
             let patience = self.adversity.chance(crate::options::Fault::Impatience);
             if !self.benign && !self.rng.chance(patience) {
                 self.coverage.see(Seen::GuardHeldBackSurrender);
-                let index = self.rng.index(self.hosts[at].application.operations.len());
-                return self.continue_operation(at, index);
+                return self.continue_any(at);
             }
             self.coverage.see(Seen::GuardCutOff);
             self.hosts[at].application.cut_off(slice);
         }
-        self.hosts[at].draining.remove(&handoff);
-        if let Some(session) = self.hosts[at].holder.session() {
-            self.surrendered
-                .extend(keys_of(slice).map(|k| (session, k)));
+        if self.adversity.stateful {
+            self.finish_transfer(at, handoff);
+        } else {
+            self.surrender(at, handoff, Digest::EMPTY);
         }
-        self.give(at, Input::Drained(handoff, Digest::EMPTY));
+    }
+
+    /// A handoff for which the application is prepared: one that needs state has caught up.
+    pub(super) fn next_prepared(&mut self, at: usize) -> Option<HandoffId> {
+        let preparing = &self.hosts[at].preparing;
+        let ready = preparing.iter().find(|id| self.has_caught_up(at, **id));
+        let ready = ready.copied()?;
+        self.hosts[at].preparing.remove(&ready);
+        Some(ready)
     }
 
     fn tell_a_router(&mut self, at: usize) {
@@ -307,6 +327,12 @@ impl World {
                 process,
                 reply,
             } => self.store_answered(host, process, reply),
+            Message::Parcel {
+                from,
+                host,
+                attempt,
+                parcel,
+            } => self.deliver_parcel(from, host, attempt, parcel),
             _ => {}
         }
     }
@@ -406,6 +432,10 @@ impl World {
         let before = host.draining.len();
         let out = host.holder.handle(now, input);
         host.touched = true;
+        if out.changed && self.adversity.stateful {
+            self.take_in(at);
+            self.end_transfers(at);
+        }
         self.host_says(at, now, out);
         if timed && self.hosts[at].draining.len() > before {
             self.coverage.see(Seen::WentCold);
@@ -452,8 +482,16 @@ impl World {
                     self.hosts[at].wake_at = Some(now);
                     self.register(at);
                 }
-                Action::Prepare { handoff, .. } => {
+                Action::Prepare {
+                    handoff,
+                    slice,
+                    epoch,
+                    ..
+                } => {
                     self.hosts[at].preparing.insert(handoff);
+                    if self.adversity.stateful {
+                        self.pull(at, handoff, slice, epoch);
+                    }
                 }
                 Action::SendReady(ready, _) => {
                     if let Some(host) = self.home.get(&ready.from).copied() {
@@ -480,6 +518,9 @@ impl World {
                 }
                 Action::Freeze { handoff, slice } => {
                     self.hosts[at].draining.insert(handoff, slice);
+                    if planted("surrender_before_last_change") {
+                        self.hosts[at].drained.insert(handoff);
+                    }
                 }
             }
         }

@@ -5,6 +5,7 @@ use leasehold_proto::message::{Moved, Ready, ReadyAnswer, Renew, Renewed};
 use leasehold_proto::{ClockTime, SessionId, Squid, ViewUpdate};
 
 use super::store::{StoreReply, StoreRequest};
+use super::transfer::Parcel;
 
 /// A message under way. Whoever is named by an index is reached at that address, whatever
 /// process lives there by then.
@@ -72,6 +73,13 @@ pub enum Message {
         process: u128,
         reply: StoreReply,
     },
+    /// Between the ends of a transfer of state.
+    Parcel {
+        from: usize,
+        host: usize,
+        attempt: u64,
+        parcel: Parcel,
+    },
 }
 
 /// Which of a host's links are cut.
@@ -98,9 +106,9 @@ impl Message {
             | Message::Renewed { host, .. }
             | Message::Closed { host, .. }
             | Message::Pushed { host, .. } => Link::Down(*host),
-            Message::Ready { from, host, .. } | Message::Answer { from, host, .. } => {
-                Link::Between(*from, *host)
-            }
+            Message::Ready { from, host, .. }
+            | Message::Answer { from, host, .. }
+            | Message::Parcel { from, host, .. } => Link::Between(*from, *host),
             Message::Close { .. }
             | Message::Route { .. }
             | Message::Hint { .. }
@@ -119,6 +127,7 @@ impl Message {
             | Message::Pushed { host, .. }
             | Message::Ready { host, .. }
             | Message::Answer { host, .. }
+            | Message::Parcel { host, .. }
             | Message::FromStore { host, .. } => (Some(*host), None),
             Message::Close { .. }
             | Message::Route { .. }

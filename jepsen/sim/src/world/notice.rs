@@ -60,8 +60,17 @@ impl World {
             }
         }
         for event in &outcome.events {
-            if let Event::HandoffEnded { completed, .. } = event {
+            if let Event::HandoffEnded {
+                handoff, completed, ..
+            } = event
+            {
                 self.notice_end(command, before, *completed);
+                if !matches!(
+                    command,
+                    Command::CompleteHandoff { .. } | Command::CancelHandoff { .. }
+                ) {
+                    self.check.memories.source_lost(*handoff);
+                }
             }
             if let Event::TargetGone(_) = event {
                 self.coverage.see(Seen::NameFree);

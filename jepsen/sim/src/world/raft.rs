@@ -203,7 +203,7 @@ impl World {
             let outcome = self.check.master.apply(at, command.clone());
             self.note(|| format!("{at} {command:?} -> {:?}", outcome.reply));
             self.notice_commit(command, &before, &outcome);
-            self.check.committed(&outcome);
+            self.check.committed(command, &outcome);
             if !self.expiry_allowed && !self.clocks_lie {
                 let hosts = &self.hosts;
                 let lives = |session| {
