@@ -132,6 +132,8 @@ struct Status {
     owned: usize,
     /// Slices with any part in them: arriving and gone ones too.
     local: usize,
+    /// Slices that are another's whose state is kept for it.
+    kept: usize,
     shut: bool,
 }
 
@@ -574,7 +576,7 @@ impl Slicelet {
         answer.await.map_err(|_| gone())??;
         let left = until.saturating_duration_since(Instant::now());
         self.wait_for(left, "slices are left that nobody took over", |status| {
-            status.local == 0
+            status.local == 0 && status.kept == 0
         })
         .await
     }

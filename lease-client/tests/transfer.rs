@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fake::Fake;
-use leasehold_client::proto::target::TargetConfig;
+use leasehold_client::proto::command::PlanStep;
+use leasehold_client::proto::target::{Consistency, TargetConfig};
 use leasehold_client::state::StateMap;
 use leasehold_client::{OnTransferFailure, SliceletBuilder, Stats, Transfers};
 use pod::{LONG, Pod};
@@ -34,7 +35,14 @@ impl Counter {
         fake: &Fake,
         with: impl FnOnce(SliceletBuilder) -> SliceletBuilder,
     ) -> Counter {
-        let counts = StateMap::new();
+        Self::with(fake, StateMap::new(), with).await
+    }
+
+    async fn with(
+        fake: &Fake,
+        counts: StateMap<u64>,
+        with: impl FnOnce(SliceletBuilder) -> SliceletBuilder,
+    ) -> Counter {
         let state = counts.clone();
         let pod = Pod::start_with(fake, "cart", |builder| with(builder.state(state))).await;
         pod.slicelet.ready(LONG).await.unwrap();
@@ -342,6 +350,107 @@ async fn records_that_cannot_be_read_are_sent_once_more_from_the_beginning() {
         (4 << 20, 1)
     );
     assert_eq!(b.stats().transfers_in_begun_anew, 1);
+}
+
+/// A target whose slices are served by their new owners at once.
+fn eventual() -> TargetConfig {
+    TargetConfig {
+        consistency: Consistency::Eventual,
+        ..TargetConfig::default()
+    }
+}
+
+impl Counter {
+    /// Is given the slice of the key at once.
+    async fn seize(&self, fake: &Fake, key: &[u8]) {
+        let slicelet = &self.pod.slicelet;
+        let (to, at) = (slicelet.session().unwrap(), slicelet.slice_key(key));
+        let (slice, from) = fake.owner("cart", at).unwrap();
+        let from = Some(from);
+        let step = || PlanStep::Reassign { slice, from, to };
+        pod::until("the new owner may receive", || {
+            fake.step("cart", step()).is_ok()
+        })
+        .await;
+        self.serves(key).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_eventual_mode_the_state_follows_its_slice() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, eventual());
+    let (a, b) = (Counter::start(&fake).await, Counter::start(&fake).await);
+    a.serves(b"alice").await;
+    for n in 1..=3 {
+        assert_eq!(a.increment(b"alice").await, Some(n));
+    }
+    b.seize(&fake, b"alice").await;
+    pod::until("the state has come", || b.count(b"alice") == Some(3)).await;
+    pod::until("it is known to have come", || {
+        a.pod.slicelet.stats().transfers_out_completed == 1
+    })
+    .await;
+    assert_eq!(b.pod.slicelet.stats().arrivals_merging, 1);
+    // What the first one had is forgotten: it has what comes from the other and nothing else.
+    b.increment(b"alice").await;
+    a.seize(&fake, b"alice").await;
+    pod::until("the state has come back", || a.count(b"alice") == Some(4)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_eventual_mode_what_was_written_since_is_merged() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, eventual());
+    let a = Counter::start(&fake).await;
+    a.serves(b"alice").await;
+    a.increment(b"alice").await;
+    a.increment(b"bob").await;
+    let counts = StateMap::merging(|mine: &mut u64, theirs: u64| *mine = (*mine).max(theirs));
+    let b = Counter::with(&fake, counts, |builder| builder).await;
+    b.seize(&fake, b"alice").await;
+    for _ in 0..2 {
+        b.increment(b"alice").await;
+    }
+    pod::until("the state has come", || b.count(b"bob") == Some(1)).await;
+    assert!(b.count(b"alice") >= Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_eventual_mode_a_provider_that_is_dead_is_done_without() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, eventual());
+    let (a, b) = (Counter::start(&fake).await, Counter::start(&fake).await);
+    a.serves(b"alice").await;
+    a.increment(b"alice").await;
+    // Nothing answers at its address any more.
+    a.pod.stop();
+    b.seize(&fake, b"alice").await;
+    assert_eq!(b.increment(b"alice").await, Some(1));
+    assert_eq!(b.pod.slicelet.stats().arrivals_merging, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_eventual_mode_a_drain_ends_when_the_state_was_brought_away() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, eventual());
+    let (a, b, _) = pair(&fake, 10 << 20, slow()).await;
+    let (slice, lease) = fake
+        .owner("cart", a.pod.slicelet.slice_key(b"alice"))
+        .unwrap();
+    let step = PlanStep::Reassign {
+        slice,
+        from: Some(lease),
+        to: b.pod.slicelet.session().unwrap(),
+    };
+    pod::until("the new owner may receive", || {
+        fake.step("cart", step.clone()).is_ok()
+    })
+    .await;
+    pod::until("it is served elsewhere", || b.serves() && !a.serves()).await;
+    fake.places(false);
+    a.pod.slicelet.drain(LONG).await.unwrap();
+    assert_eq!(b.state.imported(), 10 << 20);
 }
 
 /// A target whose handoffs are soon given up, and transfers that fail by `on_failure`.

@@ -18,7 +18,7 @@ use super::handler::{Arrival, Callbacks, Cause, SliceInfo, Step};
 use super::link::{self, FromLink, Link, LinkConfig, LinkHandle};
 use super::peer::{self, Asked};
 use super::publish::{Changes, Publisher};
-use super::transfer::{Coming, Engine, OnTransferFailure, State, Transfers};
+use super::transfer::{Coming, Engine, OnTransferFailure, State, Transfers, Which};
 use super::{Request, Shared, Status};
 use crate::error::{Error, ErrorKind};
 
@@ -40,11 +40,11 @@ pub(super) enum Event {
     /// The state of a slice that will come is here, or will not come.
     StateReady(HandoffId),
     /// The state of a slice that leaves moves on.
-    Progress(HandoffId),
-    /// The destination has everything of a frozen slice.
-    Finished(HandoffId, Digest),
+    Progress(Which),
+    /// The destination has everything of a slice that is not served here.
+    Finished(Which, Digest),
     /// The state of a slice that leaves cannot be sent.
-    TransferFailed(HandoffId),
+    TransferFailed(Which),
 }
 
 /// What a driver is told once.
@@ -189,6 +189,7 @@ impl Driver {
             .values()
             .map(|draining| draining.until)
             .chain(self.finishing.values().copied())
+            .chain(self.engine.as_ref().and_then(Engine::kept_until))
             .chain(self.wake_at)
             .min()
     }
@@ -222,7 +223,13 @@ impl Driver {
         let session = self.holder.session().filter(|_| !self.shut);
         self.shared.set_session(session);
         self.tell_application(changes);
+        self.tell_status();
+    }
+
+    fn tell_status(&self) {
+        let session = self.holder.session().filter(|_| !self.shut);
         let mode = self.holder.view().map(|view| view.mode);
+        let kept = self.engine.as_ref().map_or(0, Engine::kept);
         let (owned, local) = (self.publisher.owned(), self.holder.local().len());
         let shut = self.shut;
         self.shared.status.send_if_modified(|status| {
@@ -231,6 +238,7 @@ impl Driver {
                 mode,
                 owned,
                 local,
+                kept,
                 shut,
             };
             std::mem::replace(status, new) != new
@@ -246,7 +254,15 @@ impl Driver {
             return;
         }
         for slice in changes.release {
-            callbacks.call(Step::Release, slice, |_| {});
+            let kept = self
+                .engine
+                .as_mut()
+                .is_some_and(|engine| engine.keep(&self.holder, &slice));
+            let step = match kept {
+                true => Step::ReleaseKept,
+                false => Step::Release,
+            };
+            callbacks.call(step, slice, |_| {});
         }
         for (call, slice) in changes.acquire {
             let events = self.events.clone();
@@ -256,6 +272,18 @@ impl Driver {
                 }
             });
         }
+        if let Some(engine) = &mut self.engine {
+            engine.merge(&self.holder, callbacks, &changes.arrived);
+        }
+    }
+
+    /// Forgets slices whose state was kept for their new owners.
+    fn let_go(&mut self, over: impl FnOnce(&mut Engine) -> Vec<Slice>) {
+        let slices = self.engine.as_mut().map(over).unwrap_or_default();
+        for slice in slices {
+            self.config.callbacks.discard(slice);
+        }
+        self.tell_status();
     }
 
     fn act(&mut self, action: Action) {
@@ -340,10 +368,14 @@ impl Driver {
     /// Ends the drains that have nothing in flight any more, or no time left, and the transfers
     /// that have no time left.
     fn check_drains(&mut self) {
-        if self.draining.is_empty() && self.finishing.is_empty() {
+        let kept = self.engine.as_ref().and_then(Engine::kept_until);
+        if self.draining.is_empty() && self.finishing.is_empty() && kept.is_none() {
             return;
         }
         let now = self.shared.clock.lease().for_check();
+        if kept.is_some_and(|until| until <= now) {
+            self.let_go(|engine| engine.kept_too_long(now));
+        }
         let mut done = Vec::new();
         for (handoff, draining) in &self.draining {
             let idle = self.publisher.is_drained(draining.slice);
@@ -495,13 +527,24 @@ impl Driver {
                     self.inputs.push_back(Input::Prepared(handoff));
                 }
             }
-            Event::Progress(handoff) => self.inputs.push_back(Input::Progressing(handoff)),
-            Event::Finished(handoff, digest) => {
+            Event::Progress(Which::Handoff(handoff)) => {
+                self.inputs.push_back(Input::Progressing(handoff));
+            }
+            Event::Finished(Which::Handoff(handoff), digest) => {
                 if self.finishing.remove(&handoff).is_some() {
                     self.inputs.push_back(Input::Drained(handoff, digest));
                 }
             }
-            Event::TransferFailed(handoff) => self.transfer_failed(handoff),
+            Event::TransferFailed(Which::Handoff(handoff)) => self.transfer_failed(handoff),
+            Event::Progress(Which::Kept(number)) => {
+                if let Some(engine) = &mut self.engine {
+                    engine.keep_on(number);
+                }
+            }
+            Event::Finished(Which::Kept(number), _)
+            | Event::TransferFailed(Which::Kept(number)) => {
+                self.let_go(|engine| engine.given(number));
+            }
             Event::Acquired(call) => self.publisher.acquired(call),
             Event::SaidReady(handoff, answer) => {
                 self.calling.remove(&handoff);

@@ -33,6 +33,9 @@ pub enum Arrival {
     Warm,
     /// It begins empty.
     Cold,
+    /// It begins empty, and the state that its former owner has is merged into it while it is
+    /// served: eventual mode.
+    Merging,
 }
 
 /// Why a slice came or went.
@@ -90,6 +93,8 @@ pub(super) enum Step {
     Prepare,
     Acquire,
     Release,
+    /// As `Release`, but the state is kept for the slice's new owner.
+    ReleaseKept,
 }
 
 impl<H: SliceHandler> Handler for H {
@@ -97,7 +102,7 @@ impl<H: SliceHandler> Handler for H {
         match step {
             Step::Prepare => Box::pin(self.prepare(slice)),
             Step::Acquire => Box::pin(self.acquire(slice)),
-            Step::Release => Box::pin(self.release(slice)),
+            Step::Release | Step::ReleaseKept => Box::pin(self.release(slice)),
         }
     }
 }
@@ -143,7 +148,7 @@ impl Callbacks {
         tokio::spawn(async move {
             before.ended().await;
             let mut returned = true;
-            if step == Step::Acquire && slice.arrival == Arrival::Cold {
+            if step == Step::Acquire && slice.arrival != Arrival::Warm {
                 returned &= forget(&state, slice.slice, &turn).await;
             }
             if let Some(handler) = handler {

@@ -314,7 +314,7 @@ impl Publisher {
         for piece in fresh {
             let info = self.arriving(piece, part.epoch, arrival);
             changes.arrived.push(info);
-            let cold = self.wants.state && info.arrival == Arrival::Cold;
+            let cold = self.wants.state && info.arrival != Arrival::Warm;
             if self.wants.acquire || cold {
                 held.acquiring.push(self.next_call);
                 changes.acquire.push((self.next_call, info));

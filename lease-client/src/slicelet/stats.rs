@@ -94,6 +94,9 @@ counters! {
     arrivals_warm,
     /// Slices that came without, vacant ones too, where there is state to come.
     arrivals_cold,
+    /// Slices served from the start, into which the state of their former owner was merged, or
+    /// would have been.
+    arrivals_merging,
     /// Calls for state before the handoff was known; such are made again.
     state_asked_early,
     /// Calls for state after the handoff was decided.

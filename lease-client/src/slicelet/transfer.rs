@@ -8,6 +8,7 @@
 mod config;
 mod destination;
 mod erased;
+mod provide;
 mod refusal;
 mod source;
 mod speed;
@@ -32,6 +33,9 @@ pub(super) use source::{Line, Pull};
 use super::Shared;
 use super::driver::Event;
 use super::handler::{Arrival, Callbacks, SliceInfo};
+use super::order::{Before, Turn};
+use destination::Purpose;
+use provide::{Kept, Merging};
 use refusal::NotServed;
 use speed::Throttle;
 
@@ -70,17 +74,53 @@ impl Common {
 /// A task that ends with its handle.
 struct Task(AbortHandle);
 
+impl Task {
+    fn has_ended(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
 impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-/// A handoff away from here whose state is on its way.
+/// Which transfer away from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    /// That of a handoff.
+    Handoff(HandoffId),
+    /// Eventual mode: one of a slice that is kept for its new owner, by its number.
+    Kept(u64),
+}
+
+/// A transfer away from here.
 struct Outgoing {
     commands: mpsc::UnboundedSender<source::Command>,
     failed: bool,
     _task: Task,
+}
+
+impl Outgoing {
+    fn start(
+        common: &Common,
+        which: Which,
+        tag: TransferTag,
+        before: Before,
+        turn: Turn,
+    ) -> Outgoing {
+        let (commands, task) = source::start(common.clone(), which, tag, before, turn);
+        Outgoing {
+            commands,
+            failed: false,
+            _task: Task(task),
+        }
+    }
+
+    fn send(&self, command: source::Command) -> bool {
+        self.commands.send(command).is_ok()
+    }
 }
 
 /// A handoff to here.
@@ -102,6 +142,11 @@ pub(super) struct Engine {
     common: Common,
     outgoing: BTreeMap<HandoffId, Outgoing>,
     incoming: BTreeMap<HandoffId, Incoming>,
+    /// Slices that are others' now, kept for them.
+    kept: Vec<Kept>,
+    /// Slices whose state is merged in while they are served.
+    merging: Vec<Merging>,
+    next_number: u64,
     /// Adjusts the speed while there is any transfer.
     adjusting: Option<Task>,
 }
@@ -139,6 +184,9 @@ impl Engine {
                 moved: Arc::default(),
                 throttle,
             },
+            kept: Vec::new(),
+            merging: Vec::new(),
+            next_number: 0,
             adjusting: None,
             outgoing: BTreeMap::new(),
             incoming: BTreeMap::new(),
@@ -171,23 +219,34 @@ impl Engine {
 
     // ---- source ------------------------------------------------------------------------------
 
-    /// A destination asks for state. `true` when it only says that it will come.
+    /// A destination asks for state, or only says that it will.
     pub(super) fn pull(&mut self, holder: &Holder, callbacks: &mut Callbacks, pull: Pull) {
         let Pull { begin, line } = pull;
-        let counters = &self.common.shared.counters;
-        match refusal::check(&self.target, holder, &begin) {
-            Err(refused) => {
-                match refused {
-                    NotServed::NotYet => &counters.state_asked_early,
-                    NotServed::OldEpoch => &counters.state_of_old_epoch,
-                    NotServed::WrongTag => &counters.state_of_wrong_tag,
-                    NotServed::Over => &counters.state_asked_late,
+        let refused = match begin.tag.handoff {
+            _ if begin.tag.target != self.target => Some((NotServed::WrongTag, line)),
+            None => self.provide(holder, callbacks, begin, line).err(),
+            Some(handoff) => match refusal::check(holder, handoff, &begin) {
+                Err(refused) => Some((refused, line)),
+                Ok(()) if begin.waiting => {
+                    self.common.tell(Event::Progress(Which::Handoff(handoff)));
+                    None
                 }
-                .add(1);
-                line.refuse(refused.into());
+                Ok(()) => {
+                    self.connect(handoff, callbacks, begin, line);
+                    None
+                }
+            },
+        };
+        if let Some((refused, line)) = refused {
+            let counters = &self.common.shared.counters;
+            match refused {
+                NotServed::NotYet => &counters.state_asked_early,
+                NotServed::OldEpoch => &counters.state_of_old_epoch,
+                NotServed::WrongTag => &counters.state_of_wrong_tag,
+                NotServed::Over => &counters.state_asked_late,
             }
-            Ok(handoff) if begin.waiting => self.common.tell(Event::Progress(handoff)),
-            Ok(handoff) => self.connect(handoff, callbacks, begin, line),
+            .add(1);
+            line.refuse(refused.into());
         }
     }
 
@@ -203,26 +262,19 @@ impl Engine {
         let outgoing = self.outgoing.entry(handoff).or_insert_with(|| {
             common.shared.counters.transfers_out.add(1);
             let (before, turn) = callbacks.order.turn(begin.tag.slice);
-            let (commands, task) =
-                source::start(common.clone(), handoff, begin.tag.clone(), before, turn);
-            Outgoing {
-                commands,
-                failed: false,
-                _task: Task(task),
-            }
+            let which = Which::Handoff(handoff);
+            Outgoing::start(common, which, begin.tag.clone(), before, turn)
         });
         // A task that has failed says so to whoever asks.
-        let _ = outgoing
-            .commands
-            .send(source::Command::Connect(Box::new(line), begin.have));
+        outgoing.send(source::Command::Connect(Box::new(line), begin.have));
     }
 
     /// The slice is frozen and drained: brings the last change over. `false` when nothing of it
     /// was asked for, so that it can be surrendered without state.
     pub(super) fn finish(&self, handoff: HandoffId) -> bool {
-        self.outgoing.get(&handoff).is_some_and(|outgoing| {
-            !outgoing.failed && outgoing.commands.send(source::Command::Finish).is_ok()
-        })
+        self.outgoing
+            .get(&handoff)
+            .is_some_and(|outgoing| !outgoing.failed && outgoing.send(source::Command::Finish))
     }
 
     /// The transfer cannot be completed.
@@ -268,7 +320,7 @@ impl Engine {
             };
             let import = destination::Destination::new(
                 self.common.clone(),
-                handoff,
+                Purpose::Replace(handoff),
                 begin,
                 address,
                 Arc::clone(&complete),
@@ -313,7 +365,11 @@ impl Engine {
             };
             incoming.epoch == epoch && incoming.slice.covers(slice) && proven()
         });
-        if come { Arrival::Warm } else { Arrival::Cold }
+        match come {
+            true => Arrival::Warm,
+            false if Self::is_provided(holder, slice, epoch) => Arrival::Merging,
+            false => Arrival::Cold,
+        }
     }
 
     /// Ends the transfers whose handoffs have ended. What was taken in and is not served is
@@ -333,10 +389,13 @@ impl Engine {
             match info.arrival {
                 Arrival::Warm => counters.arrivals_warm.add(1),
                 Arrival::Cold => counters.arrivals_cold.add(1),
+                Arrival::Merging => counters.arrivals_merging.add(1),
             }
         }
+        self.settle_provided(holder, callbacks, acquired);
         if self.incoming.is_empty() {
-            if self.outgoing.is_empty() {
+            let others = self.merging.is_empty() && self.kept.is_empty();
+            if self.outgoing.is_empty() && others {
                 self.adjusting = None;
             }
             return;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use leasehold_client::proto::target::TargetConfig;
 use leasehold_client::{Slicelet, SliceletBuilder};
+use tokio::task::AbortHandle;
 use tonic::transport::server::TcpIncoming;
 
 use crate::fake::Fake;
@@ -20,6 +21,7 @@ pub const LONG: Duration = Duration::from_secs(30);
 pub struct Pod {
     pub slicelet: Slicelet,
     pub address: String,
+    server: AbortHandle,
 }
 
 impl Pod {
@@ -45,8 +47,17 @@ impl Pod {
         let server = tonic::transport::Server::builder()
             .add_service(slicelet.peer_service().into_server())
             .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
-        tokio::spawn(async move { server.await.unwrap() });
-        Pod { slicelet, address }
+        let server = tokio::spawn(async move { server.await.unwrap() }).abort_handle();
+        Pod {
+            slicelet,
+            address,
+            server,
+        }
+    }
+
+    /// Nothing answers at its address any more.
+    pub fn stop(&self) {
+        self.server.abort();
     }
 }
 

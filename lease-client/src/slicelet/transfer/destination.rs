@@ -1,18 +1,19 @@
 //! The destination's end of one transfer: asks the source for the state of a slice that will come,
 //! takes it in, and acknowledges; again after a broken connection, for as long as the handoff is
-//! open.
+//! open. In eventual mode from whoever had the slice before, while it is served here already.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use leasehold_proto::command::Digest;
-use leasehold_proto::transfer::{Frame, Receiver, Refusal as FrameRefusal};
+use leasehold_proto::transfer::{Frame, Receiver, Refusal as FrameRefusal, Sample};
 use leasehold_proto::wire::pb::slicelet_peer_client::SliceletPeerClient;
 use leasehold_proto::wire::status::Refusal;
 use leasehold_proto::wire::{PullBegin, PullRequest, pb};
 use leasehold_proto::{HandoffId, PodAddress, limits};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
@@ -26,6 +27,8 @@ use crate::state::Import;
 /// Times that a transfer begins anew, or goes on behind a frame that was refused, before it is
 /// given up. A broken connection alone is no reason.
 const MOST_REFUSALS: u32 = 4;
+/// How long a provider may be out of reach before its state is done without.
+const MERGE_PATIENCE: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// How long a source may take to begin to answer.
@@ -36,7 +39,7 @@ const ACKS_AHEAD: usize = 16;
 /// See the module's description.
 pub(super) struct Destination {
     common: Common,
-    handoff: HandoffId,
+    purpose: Purpose,
     begin: PullBegin,
     address: PodAddress,
     receiver: Receiver,
@@ -51,6 +54,15 @@ struct Call {
     _client: SliceletPeerClient<Channel>,
     acks: mpsc::Sender<pb::PullRequest>,
     frames: Streaming<pb::StateFrame>,
+}
+
+/// What becomes of the state that is taken in.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose {
+    /// It is served once the slice is surrendered.
+    Replace(HandoffId),
+    /// It is merged into what is served already.
+    Merge,
 }
 
 /// How a connection ended.
@@ -72,14 +84,14 @@ enum End {
 impl Destination {
     pub(super) fn new(
         common: Common,
-        handoff: HandoffId,
+        purpose: Purpose,
         begin: PullBegin,
         address: PodAddress,
         complete: Arc<OnceLock<Digest>>,
     ) -> Self {
         Self {
             common,
-            handoff,
+            purpose,
             receiver: Receiver::new(begin.tag.clone()),
             begin,
             address,
@@ -96,6 +108,7 @@ impl Destination {
         self.common.shared.counters.transfers_in.add(1);
         // Nothing of an earlier time may be left.
         self.forget(&turn).await;
+        let mut since = Instant::now();
         let mut turn = Some(turn);
         let mut pause = FIRST_PAUSE;
         while let Some(held) = turn.as_ref().cloned() {
@@ -103,7 +116,9 @@ impl Destination {
             let end = self.attempt(&mut turn).await;
             match end {
                 End::Complete => return,
-                End::Broken if self.receiver.ack().seq > before => pause = FIRST_PAUSE,
+                End::Broken if self.receiver.ack().seq > before => {
+                    (pause, since) = (FIRST_PAUSE, Instant::now());
+                }
                 End::Broken => {}
                 End::Refused => self.refusals += 1,
                 End::Anew => {
@@ -116,7 +131,10 @@ impl Destination {
                 End::Nothing => return self.say_ready(),
                 End::Over => self.refusals = MOST_REFUSALS,
             }
-            if self.refusals >= MOST_REFUSALS {
+            // The handoff, where there is one, says how long it is worth while.
+            let merges = matches!(self.purpose, Purpose::Merge);
+            let late = merges && since.elapsed() >= MERGE_PATIENCE;
+            if self.refusals >= MOST_REFUSALS || late {
                 return self.give_up(held).await;
             }
             tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
@@ -133,14 +151,20 @@ impl Destination {
     async fn give_up(self, turn: Turn) {
         let counters = &self.common.shared.counters;
         counters.transfers_in_failed.add(1);
-        tracing::warn!(slice = %self.begin.tag.slice, "the state of a slice that will come cannot be taken in");
+        tracing::info!(slice = %self.begin.tag.slice, "the state of a slice cannot be had from its owner");
         self.forget(&turn).await;
-        if self.common.config.on_failure == OnTransferFailure::GoCold {
-            self.common.tell(Event::StateReady(self.handoff));
+        if let Purpose::Replace(handoff) = self.purpose
+            && self.common.config.on_failure == OnTransferFailure::GoCold
+        {
+            self.common.tell(Event::StateReady(handoff));
         }
     }
 
+    /// What was taken in, unless it has become a part of what is served.
     async fn forget(&self, turn: &Turn) {
+        if matches!(self.purpose, Purpose::Merge) {
+            return;
+        }
         let slice = self.begin.tag.slice;
         discard(&self.common.state, slice, Some(turn.clone())).await;
     }
@@ -150,8 +174,10 @@ impl Destination {
     }
 
     fn ready(&mut self) {
-        if !std::mem::replace(&mut self.said_ready, true) {
-            self.common.tell(Event::StateReady(self.handoff));
+        if let Purpose::Replace(handoff) = self.purpose
+            && !std::mem::replace(&mut self.said_ready, true)
+        {
+            self.common.tell(Event::StateReady(handoff));
         }
     }
 
@@ -280,19 +306,21 @@ impl Destination {
             }
         })?;
         self.begun = true;
-        let imported = self
-            .common
-            .state
-            .import(slice, &frame.records, Import::Replace);
+        let how = match self.purpose {
+            Purpose::Replace(_) => Import::Replace,
+            Purpose::Merge => Import::Merge,
+        };
+        let imported = self.common.state.import(slice, &frame.records, how);
         imported.map_err(|error| {
             tracing::warn!(%error, %slice, "the application cannot read its records");
             counters.state_bad_records.add(1);
             End::Anew
         })?;
-        let differs = frame.samples.iter().find(|sample| {
+        let differs = |sample: &Sample| {
             self.common.state.fingerprint(slice, &sample.key) != Some(sample.fingerprint)
-        });
-        if differs.is_some() {
+        };
+        // What is served meanwhile may differ.
+        if how == Import::Replace && frame.samples.iter().any(differs) {
             tracing::warn!(%slice, "a key that was compared differs at the two ends of a transfer");
             counters.state_samples_differ.add(1);
             return Err(End::Anew);

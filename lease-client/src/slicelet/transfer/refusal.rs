@@ -1,10 +1,10 @@
 //! Whether a destination that asks for state is to have it, by the source's present view.
 
+use leasehold_proto::HandoffId;
 use leasehold_proto::holder::Holder;
 use leasehold_proto::view::Lease;
 use leasehold_proto::wire::PullBegin;
 use leasehold_proto::wire::status::Refusal;
-use leasehold_proto::{HandoffId, TargetName};
 use tonic::Status;
 
 /// Why state is not sent.
@@ -36,17 +36,10 @@ impl From<NotServed> for Status {
 
 /// ◆ State goes only to the destination of a handoff that is open in the present view, and is
 /// exactly what that view says.
-pub(super) fn check(
-    target: &TargetName,
-    holder: &Holder,
-    begin: &PullBegin,
-) -> Result<HandoffId, NotServed> {
+pub(super) fn check(holder: &Holder, id: HandoffId, begin: &PullBegin) -> Result<(), NotServed> {
     let tag = &begin.tag;
     let (Some(me), Some(view)) = (holder.session(), holder.view()) else {
         return Err(NotServed::NotYet);
-    };
-    let Some(id) = tag.handoff.filter(|_| tag.target == *target) else {
-        return Err(NotServed::WrongTag);
     };
     let (slice, assigned) = view.get(tag.slice.first());
     match assigned.handoff {
@@ -64,7 +57,7 @@ pub(super) fn check(
                 return Err(NotServed::WrongTag);
             }
             let open = holder.leaving().any(|leaving| leaving == id);
-            open.then_some(id).ok_or(NotServed::Over)
+            open.then_some(()).ok_or(NotServed::Over)
         }
         Some(handoff) if handoff.id > id => Err(NotServed::OldEpoch),
         _ => match assigned.owner {
@@ -72,4 +65,33 @@ pub(super) fn check(
             _ => Err(NotServed::NotYet),
         },
     }
+}
+
+/// Eventual mode: state goes only to who owns the slice now, by the present view, and has it from
+/// here.
+pub(super) fn check_provided(holder: &Holder, begin: &PullBegin) -> Result<(), NotServed> {
+    let tag = &begin.tag;
+    let (Some(me), Some(view)) = (holder.session(), holder.view()) else {
+        return Err(NotServed::NotYet);
+    };
+    let (slice, assigned) = view.get(tag.slice.first());
+    let Some(owner) = assigned.owner else {
+        return Err(NotServed::OldEpoch);
+    };
+    if owner.epoch < tag.to_epoch {
+        return Err(NotServed::NotYet);
+    }
+    if owner.epoch > tag.to_epoch {
+        return Err(NotServed::OldEpoch);
+    }
+    let from = Lease {
+        session: me,
+        epoch: tag.from_epoch,
+    };
+    let provider = assigned.provider.filter(|from| from.digest.is_none());
+    let same = slice.covers(tag.slice)
+        && owner.session == begin.to
+        && begin.from == me
+        && provider.is_some_and(|provider| provider.lease == from);
+    same.then_some(()).ok_or(NotServed::WrongTag)
 }

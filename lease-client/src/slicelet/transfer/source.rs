@@ -2,7 +2,8 @@
 //! and sends the last one when it is frozen.
 //!
 //! Its destination may lose the connection and come again; what it has not acknowledged is kept,
-//! up to a bound, and beyond that bound nothing is read from the application.
+//! up to a bound, and beyond that bound nothing is read from the application. In eventual mode the
+//! slice is not served any more when its state is asked for: it is sent as it is, to the end.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use leasehold_proto::transfer::{Ack, Frame, Mark, Refusal as FrameRefusal, Sender, TransferTag};
 use leasehold_proto::wire::status::Refusal;
 use leasehold_proto::wire::{PullBegin, PullRequest, pb};
-use leasehold_proto::{HandoffId, limits, mutant};
+use leasehold_proto::{limits, mutant};
 use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -22,7 +23,7 @@ use tonic::{Status, Streaming};
 
 use super::super::driver::Event;
 use super::super::order::{Before, Turn};
-use super::{Common, SAY_PROGRESS};
+use super::{Common, SAY_PROGRESS, Which};
 use crate::state::{Exported, StateExport};
 
 /// How often a slice is looked at for changes once the destination has all of it.
@@ -65,9 +66,10 @@ pub(super) enum Command {
     Finish,
 }
 
+/// Begins to send, at once to the end if the slice is not served here any more.
 pub(super) fn start(
     common: Common,
-    handoff: HandoffId,
+    which: Which,
     tag: TransferTag,
     before: Before,
     turn: Turn,
@@ -80,12 +82,15 @@ pub(super) fn start(
             sender: Sender::new(tag.clone(), common.config.window_bytes),
             export: common.state.export(tag.slice),
             common,
-            handoff,
+            which,
             tag,
             commands,
             connection: None,
             again: VecDeque::new(),
-            stage: Stage::Bulk,
+            stage: match which {
+                Which::Handoff(_) => Stage::Bulk,
+                Which::Kept(_) => Stage::Finishing,
+            },
             said_progress: Instant::now(),
             paced: None,
         };
@@ -125,7 +130,7 @@ enum Place {
 
 struct Source {
     common: Common,
-    handoff: HandoffId,
+    which: Which,
     tag: TransferTag,
     commands: mpsc::UnboundedReceiver<Command>,
     sender: Sender<Bytes>,
@@ -170,7 +175,7 @@ impl Source {
                 }
                 Next::Room(Ok(permit)) => self.send(permit),
                 Next::StillWaiting => {
-                    self.common.tell(Event::Progress(self.handoff));
+                    self.common.tell(Event::Progress(self.which));
                     self.said_progress = Instant::now();
                 }
             }
@@ -262,8 +267,11 @@ impl Source {
         if line.reply.send(Ok(source)).is_err() {
             return;
         }
+        let kept = matches!(self.which, Which::Kept(_));
         let place = match self.stage {
-            Stage::Bulk => {
+            Stage::Following(_) | Stage::Finished | Stage::Failed => Place::NotNeeded,
+            Stage::Finishing if !kept => Place::NotNeeded,
+            Stage::Bulk | Stage::Finishing => {
                 let places = std::sync::Arc::clone(&self.common.places_out);
                 Place::Wanted(Box::pin(async move {
                     match places.acquire_owned().await {
@@ -273,7 +281,6 @@ impl Source {
                     }
                 }))
             }
-            _ => Place::NotNeeded,
         };
         self.connection = Some(Connection {
             acks: line.acks,
@@ -294,7 +301,7 @@ impl Source {
         if let Some(have) = have {
             let last = self.sender.acknowledge(have).map_err(Some)?;
             if let Some(digest) = last {
-                self.common.tell(Event::Finished(self.handoff, digest));
+                self.common.tell(Event::Finished(self.which, digest));
             }
             self.again = self.sender.resume(have.seq).ok_or(None)?.into();
         }
@@ -323,15 +330,15 @@ impl Source {
         match self.sender.acknowledge(ack) {
             Ok(None) => {
                 self.common.note_moved();
-                let due = self.said_progress.elapsed() >= SAY_PROGRESS;
-                if self.stage == Stage::Bulk && due {
+                let bulk = self.stage == Stage::Bulk || matches!(self.which, Which::Kept(_));
+                if bulk && self.said_progress.elapsed() >= SAY_PROGRESS {
                     self.said_progress = Instant::now();
-                    self.common.tell(Event::Progress(self.handoff));
+                    self.common.tell(Event::Progress(self.which));
                 }
             }
             Ok(Some(digest)) => {
                 self.common.shared.counters.transfers_out_completed.add(1);
-                self.common.tell(Event::Finished(self.handoff, digest));
+                self.common.tell(Event::Finished(self.which, digest));
             }
             Err(refused) => {
                 self.count(Some(refused));
@@ -346,7 +353,10 @@ impl Source {
 
     fn send(&mut self, permit: OwnedPermit<Result<pb::StateFrame, Status>>) {
         let frozen = matches!(self.stage, Stage::Finishing | Stage::Finished);
-        if !frozen && let Some(wait) = self.common.throttle.wait() {
+        let kept = matches!(self.which, Which::Kept(_));
+        if (kept || !frozen)
+            && let Some(wait) = self.common.throttle.wait()
+        {
             self.paced = Some(Instant::now() + wait);
             return;
         }
@@ -401,7 +411,7 @@ impl Source {
         tracing::warn!(slice = %self.tag.slice, "a record is larger than {} bytes: the state cannot be sent", limits::STATE_FRAME_BYTES);
         self.stage = Stage::Failed;
         self.common.shared.counters.transfers_out_failed.add(1);
-        self.common.tell(Event::TransferFailed(self.handoff));
+        self.common.tell(Event::TransferFailed(self.which));
         if let Some(connection) = self.connection.take() {
             let refusal = Refusal::Rejected("the state cannot be sent".to_owned());
             let _ = connection.frames.try_send(Err(refusal.into()));
@@ -413,7 +423,7 @@ impl Source {
         if most == 0 {
             return Vec::new();
         }
-        let seed = self.handoff.as_u64();
+        let seed = rand::random();
         let mut samples = self.common.state.sample(self.tag.slice, most, seed);
         samples.retain(|sample| sample.key.len() <= limits::STATE_SAMPLE_KEY_BYTES);
         samples.truncate(limits::STATE_SAMPLES);
