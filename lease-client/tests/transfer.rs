@@ -161,6 +161,44 @@ impl Counter {
     }
 }
 
+/// ◆ What was written under the last guard before the surrender goes with the slice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_at_the_last_moment_moves_too() {
+    last_moment().await;
+}
+
+async fn last_moment() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, TargetConfig::default());
+    let pods = [Counter::start(&fake).await, Counter::start(&fake).await];
+    pods[0].serves(b"alice").await;
+    for n in 0..10 {
+        let (from, to) = (&pods[n % 2], &pods[(n + 1) % 2]);
+        let guard = from.pod.slicelet.guard(b"alice").unwrap();
+        to.begin_move(&fake, b"alice").await;
+        pod::until("the slice is frozen", || {
+            from.pod.slicelet.guard(b"alice").is_err()
+        })
+        .await;
+        let count = n as u64;
+        from.counts.insert(&guard, b"alice", count).unwrap();
+        drop(guard);
+        to.serves(b"alice").await;
+        assert_eq!(to.count(b"alice"), Some(count));
+        pod::until("the handoff is completed", || {
+            !fake.has_open_handoff("cart")
+        })
+        .await;
+    }
+}
+
+#[cfg(leasehold_mutants)]
+#[test]
+fn planted_mistakes_are_noticed() {
+    let how = "a value written just before the surrender";
+    pod::noticed("surrender_before_last_change", how, last_moment);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slice_whose_owner_keeps_no_state_begins_cold() {
     let fake = Fake::start().await;

@@ -27,6 +27,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 type Frames = Vec<Frame<bytes::Bytes>>;
+type FrameSender = mpsc::Sender<Result<pb::StateFrame, Status>>;
 type Script = Box<dyn FnOnce(&PullBegin) -> Frames + Send>;
 
 /// A source whose every call is answered by the next script.
@@ -37,7 +38,7 @@ struct Source {
     /// What destinations said that they have.
     asked: Arc<Mutex<Vec<Option<Ack>>>>,
     /// Streams that stay open.
-    open: Arc<Mutex<Vec<mpsc::Sender<Result<pb::StateFrame, Status>>>>>,
+    open: Arc<Mutex<Vec<FrameSender>>>,
 }
 
 #[tonic::async_trait]
@@ -270,6 +271,10 @@ async fn a_source_that_lies_on_is_given_up_and_nothing_is_kept() {
 /// ◆ What was changed after it was sent is not in the digest of what was sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn state_is_not_served_if_the_slice_was_surrendered_with_another() {
+    surrendered_with_another().await;
+}
+
+async fn surrendered_with_another() {
     let world = World::start(vec![all_honest()]).await;
     world.complete().await;
     world.surrender(Some(Digest::EMPTY)).await;
@@ -475,10 +480,14 @@ async fn a_newer_call_takes_the_place_of_an_older_one() {
     let (_acks, mut newer) = asking.begin_well().await;
     let again = newer.message().await.unwrap().unwrap();
     assert_eq!((first.seq, again.seq), (1, 1));
-    loop {
-        match older.message().await {
-            Ok(Some(_)) => {}
-            Ok(None) | Err(_) => break,
-        }
+    while let Ok(Some(_)) = older.message().await {}
+}
+
+#[cfg(leasehold_mutants)]
+#[test]
+fn planted_mistakes_are_noticed() {
+    for mutant in ["state_served_without_proof", "state_kept_after_loss"] {
+        let how = "a slice that was surrendered with another digest than its state has";
+        pod::noticed(mutant, how, surrendered_with_another);
     }
 }

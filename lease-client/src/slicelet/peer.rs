@@ -79,7 +79,7 @@ impl SliceletPeer for PeerService {
             return Err(Refusal::UnknownSession.into());
         };
         let (reply, answer) = oneshot::channel();
-        let line = Line { acks, reply };
+        let line = Box::new(Line { acks, reply });
         asked
             .try_send(Asked::Pull(Box::new(Pull { begin, line })))
             .map_err(|_| Refusal::Overload)?;

@@ -255,7 +255,7 @@ impl Engine {
         handoff: HandoffId,
         callbacks: &mut Callbacks,
         begin: PullBegin,
-        line: Line,
+        line: Box<Line>,
     ) {
         self.adjust_speed();
         let common = &self.common;
@@ -266,7 +266,7 @@ impl Engine {
             Outgoing::start(common, which, begin.tag.clone(), before, turn)
         });
         // A task that has failed says so to whoever asks.
-        outgoing.send(source::Command::Connect(Box::new(line), begin.have));
+        outgoing.send(source::Command::Connect(line, begin.have));
     }
 
     /// The slice is frozen and drained: brings the last change over. `false` when nothing of it

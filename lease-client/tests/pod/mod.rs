@@ -68,6 +68,23 @@ pub fn short_ttl() -> TargetConfig {
     }
 }
 
+/// Requires that the rule fails with the planted mistake. Everything runs in one thread, since
+/// mistakes are planted by thread.
+#[cfg(leasehold_mutants)]
+pub fn noticed<F: Future<Output = ()>>(mutant: &'static str, how: &str, rule: fn() -> F) {
+    use leasehold_client::proto::mutants;
+    let begun = std::time::Instant::now();
+    let tried = std::thread::spawn(move || {
+        mutants::plant(Some(mutant));
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build().unwrap().block_on(rule());
+    });
+    let caught = tried.join().is_err();
+    let seconds = begun.elapsed().as_secs_f64();
+    mutants::record(mutant, "rules", caught, how, seconds);
+    assert!(caught, "{mutant} is not noticed");
+}
+
 /// Waits for a condition, with a deadline that no healthy run comes near.
 pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let waited = tokio::time::timeout(LONG, async {

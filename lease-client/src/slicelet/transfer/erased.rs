@@ -28,9 +28,7 @@ impl<S: SliceState> State for S {
     }
 
     fn discard(&self, slice: Slice) {
-        if !mutant!("state_kept_after_loss") {
-            SliceState::discard(self, slice);
-        }
+        SliceState::discard(self, slice);
     }
 
     fn bytes(&self, slice: Slice) -> u64 {
@@ -49,6 +47,9 @@ impl<S: SliceState> State for S {
 /// Forgets the slice, off the runtime's threads; `false` if it was not done. The turn is held until
 /// it is, even if nobody waits any more.
 pub(crate) async fn discard(state: &Arc<dyn State>, slice: Slice, turn: Option<Turn>) -> bool {
+    if mutant!("state_kept_after_loss") {
+        return true;
+    }
     let state = Arc::clone(state);
     let forgotten = tokio::task::spawn_blocking(move || {
         state.discard(slice);

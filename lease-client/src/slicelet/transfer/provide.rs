@@ -118,8 +118,8 @@ impl Engine {
         holder: &Holder,
         callbacks: &mut Callbacks,
         begin: PullBegin,
-        line: Line,
-    ) -> Result<(), (NotServed, Line)> {
+        line: Box<Line>,
+    ) -> Result<(), (NotServed, Box<Line>)> {
         if let Err(refused) = super::refusal::check_provided(holder, &begin) {
             return Err((refused, line));
         }
@@ -147,7 +147,7 @@ impl Engine {
         });
         kept.given[at]
             .2
-            .send(source::Command::Connect(Box::new(line), begin.have));
+            .send(source::Command::Connect(line, begin.have));
         Ok(())
     }
 

@@ -38,7 +38,7 @@ pub(crate) type FrameSource = mpsc::Receiver<Result<pb::StateFrame, Status>>;
 /// A destination's call, as the service hands it to the driver.
 pub(crate) struct Pull {
     pub(crate) begin: PullBegin,
-    pub(crate) line: Line,
+    pub(crate) line: Box<Line>,
 }
 
 /// The two directions of one call.
