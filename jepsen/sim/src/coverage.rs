@@ -120,7 +120,6 @@ sentences! {
     WarmByView = "state served by the proof in the view",
     ColdArrival = "owner began without state",
     ColdThoughReceived = "state received, but not proven: not served",
-    ColdThoughSurrendered = "state surrendered, but its source was lost before it was said",
     StateKeptInMerge = "state kept by its owner when slices were merged",
     WithdrawnAfterFreeze = "source withdrew after the freeze: its last change was not acknowledged",
     WentColdAfterFreeze = "source gave its state up: its last change was not acknowledged",

@@ -74,6 +74,8 @@ pub struct World {
     hosts: Vec<Host>,
     routers: Vec<Router>,
     messages: Vec<Message>,
+    /// Frames of state that were sent lately, which the network may bring again.
+    echoes: Vec<Message>,
     /// Which host a session was registered for.
     home: BTreeMap<SessionId, usize>,
     /// Keys that sessions have surrendered.
@@ -156,6 +158,7 @@ impl World {
             hosts,
             routers: (0..ROUTERS).map(|_| Router::new()).collect(),
             messages: Vec::new(),
+            echoes: Vec::new(),
             home: BTreeMap::new(),
             surrendered: BTreeSet::new(),
             store: Store::default(),

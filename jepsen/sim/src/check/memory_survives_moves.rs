@@ -122,12 +122,6 @@ impl Memories {
         }
     }
 
-    /// Whether the source of the handoff to `epoch` was lost.
-    pub fn lost_its_source(&self, k: usize, epoch: Epoch) -> bool {
-        let word = self.surrendered.get(&(k, epoch));
-        word.is_some_and(|word| self.source_lost.contains(&word.handoff))
-    }
-
     /// An owner begins with state that it received, or kept.
     pub fn invariant_state_that_arrives_is_the_newest(
         &mut self,

@@ -213,14 +213,13 @@ impl World {
                 memories.invariant_a_planned_move_loses_no_state(k, epoch, period)
             }
         };
-        let source_lost = memories.lost_its_source(k, epoch);
         let value = cell.value.clone();
         self.note(|| format!("host {at}: key {k} begins at {epoch}, warm: {warm}: {value}"));
         self.check.judge_timed(judged);
-        self.notice_arrival(at, epoch, warm, had_all, source_lost);
+        self.notice_arrival(at, epoch, warm, had_all);
     }
 
-    fn notice_arrival(&mut self, at: usize, epoch: Epoch, warm: bool, all: bool, lost: bool) {
+    fn notice_arrival(&mut self, at: usize, epoch: Epoch, warm: bool, all: bool) {
         let holder = &self.hosts[at].holder;
         let shown = holder.view().is_some_and(|view| {
             let mut assigned = view.slices.iter().map(|(_, assigned)| assigned);
@@ -229,7 +228,6 @@ impl World {
         self.coverage.see(match (warm, all) {
             (true, _) if shown => Seen::WarmByView,
             (true, _) => Seen::WarmByWord,
-            (false, true) if lost => Seen::ColdThoughSurrendered,
             (false, true) => Seen::ColdThoughReceived,
             (false, false) => Seen::ColdArrival,
         });

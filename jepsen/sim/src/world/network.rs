@@ -27,8 +27,13 @@ impl World {
         }
     }
 
+    /// One under way, or a frame of state that may have arrived long ago.
     pub(super) fn double_any(&mut self) {
-        if !self.messages.is_empty() {
+        if !self.echoes.is_empty() && self.rng.chance(50) {
+            let echo = self.rng.index(self.echoes.len());
+            let echo = self.echoes[echo].clone();
+            self.send(echo);
+        } else if !self.messages.is_empty() {
             let doubled = self.messages[self.rng.index(self.messages.len())].clone();
             self.send(doubled);
         }

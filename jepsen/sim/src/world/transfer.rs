@@ -26,6 +26,8 @@ use crate::planted;
 
 /// What a source keeps unacknowledged, in bytes: a few records.
 const WINDOW: usize = 100;
+/// Frames that may come again.
+const ECHOES: usize = 8;
 /// Records in one frame.
 const RECORDS: usize = 2;
 
@@ -120,12 +122,20 @@ fn keys_from(slice: Slice, first: usize) -> VecDeque<usize> {
 
 impl World {
     fn parcel(&mut self, from: usize, host: usize, attempt: u64, parcel: Parcel) {
-        self.send(Message::Parcel {
+        let is_frame = matches!(parcel, Parcel::Frame(_));
+        let message = Message::Parcel {
             from,
             host,
             attempt,
             parcel,
-        });
+        };
+        if is_frame && self.adversity.chance(Fault::Duplication) > 0 {
+            if self.echoes.len() >= ECHOES {
+                self.echoes.remove(0);
+            }
+            self.echoes.push(message.clone());
+        }
+        self.send(message);
     }
 
     /// A destination prepares: it asks the source for the state.
@@ -345,6 +355,8 @@ impl World {
             Some(_) => {}
         }
         match refused {
+            // Not each by itself.
+            None if !self.benign && self.rng.chance(40) => {}
             None | Some(Refusal::Duplicate(_)) => self.acknowledge_frame(at, id),
             Some(Refusal::Gap { .. }) if self.rng.chance(50) => self.begin_again(at, id),
             Some(Refusal::Digest(_)) => self.begin_again(at, id),
@@ -449,7 +461,7 @@ impl World {
         }
         let patience = match self.benign {
             true => 97,
-            false => 85 - 2 * self.adversity.chance(Fault::Impatience),
+            false => 75 - 2 * self.adversity.chance(Fault::Impatience),
         };
         if begun && self.rng.chance(patience) {
             return;
@@ -458,7 +470,11 @@ impl World {
             self.coverage.see(Seen::WentColdAfterFreeze);
             return self.surrender(at, id, Digest::EMPTY);
         }
+        // Who does not reach its destination often does not reach the Assigner.
+        let cuts = !self.benign && self.adversity.chance(Fault::Cuts) > 0;
+        let cut_off = cuts && self.rng.chance(70);
         let host = &mut self.hosts[at];
+        host.cut.to_assigner |= cut_off;
         host.draining.remove(&id);
         self.coverage.see(Seen::WithdrawnAfterFreeze);
         self.note(|| format!("host {at}: withdraws {id}"));
