@@ -34,6 +34,7 @@ use super::Shared;
 use super::driver::Event;
 use super::handler::{Arrival, Callbacks, SliceInfo};
 use super::order::{Before, Turn};
+use crate::channels::ChannelPool;
 use destination::Purpose;
 use provide::{Kept, Merging};
 use refusal::NotServed;
@@ -49,6 +50,8 @@ pub(super) struct Common {
     pub(super) config: Arc<Transfers>,
     pub(super) shared: Arc<Shared>,
     pub(super) events: mpsc::UnboundedSender<Event>,
+    /// Connections for what is small.
+    pool: ChannelPool,
     places_out: Arc<Semaphore>,
     places_in: Arc<Semaphore>,
     /// Frames of any transfer sent and acknowledged, or taken in: whether others move on.
@@ -165,6 +168,7 @@ impl Engine {
         target: TargetName,
         state: Arc<dyn State>,
         config: Transfers,
+        pool: ChannelPool,
         shared: Arc<Shared>,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
@@ -179,6 +183,7 @@ impl Engine {
                 config: Arc::new(config),
                 shared,
                 events,
+                pool,
                 places_out,
                 places_in,
                 moved: Arc::default(),

@@ -35,7 +35,8 @@ pub struct Transfers {
     /// Keys that are compared at both ends before a surrender; 32 unless set, 0 for none.
     pub samples: usize,
     /// How long a frozen slice waits for its last change to be acknowledged, before the transfer
-    /// has failed; 1 s unless set.
+    /// has failed; 500 ms unless set. Requests wait as long; see
+    /// [`SliceletBuilder::waiting`](crate::SliceletBuilder::waiting).
     pub finish_deadline: Duration,
 }
 
@@ -48,7 +49,7 @@ impl Default for Transfers {
             window_bytes: 8 << 20,
             speed: Speed::default(),
             samples: 32,
-            finish_deadline: Duration::from_secs(1),
+            finish_deadline: Duration::from_millis(500),
         }
     }
 }

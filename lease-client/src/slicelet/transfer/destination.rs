@@ -225,12 +225,15 @@ impl Destination {
         let called = async {
             let begin = pb::PullRequest::from(&PullRequest::Begin(begin));
             acks.send(begin).await.map_err(|_| End::Broken)?;
-            let channel = channels::connect_for_bulk(self.address.as_str())
-                .await
-                .map_err(|error| {
-                    tracing::debug!(%error, "the source of a transfer cannot be reached");
-                    End::Broken
-                })?;
+            let address = self.address.as_str();
+            let channel = match waiting {
+                true => self.common.pool.get(address).await,
+                false => channels::connect_for_bulk(address).await,
+            };
+            let channel = channel.map_err(|error| {
+                tracing::debug!(%error, "the source of a transfer cannot be reached");
+                End::Broken
+            })?;
             let mut client =
                 SliceletPeerClient::new(channel).max_decoding_message_size(limits::MESSAGE_BYTES);
             let reply = client.pull_state(ReceiverStream::new(requests)).await;

@@ -1,0 +1,84 @@
+//! From the freeze of a slice to its surrender.
+
+use leasehold_proto::command::Digest;
+use leasehold_proto::holder::{Input, Local, Part};
+use leasehold_proto::{ClockTime, HandoffId};
+
+use super::super::transfer::{Engine, OnTransferFailure};
+use super::Driver;
+
+impl Driver {
+    /// Ends the drains that have nothing in flight any more, or no time left, and the transfers
+    /// that have no time left.
+    pub(super) fn check_drains(&mut self) {
+        let kept = self.engine.as_ref().and_then(Engine::kept_until);
+        if self.draining.is_empty() && self.finishing.is_empty() && kept.is_none() {
+            return;
+        }
+        let now = self.shared.clock.lease().for_check();
+        if kept.is_some_and(|until| until <= now) {
+            self.let_go(|engine| engine.kept_too_long(now));
+        }
+        let mut done = Vec::new();
+        for (handoff, draining) in &self.draining {
+            let idle = self.publisher.is_drained(draining.slice);
+            if !idle && now < draining.until {
+                continue;
+            }
+            // A handoff that was refused meanwhile is no longer frozen, and its guards are good.
+            let frozen = |local: &Local| local.part == Part::Frozen(*handoff);
+            if !idle && self.holder.local().iter().any(frozen) {
+                tracing::warn!(slice = %draining.slice, "requests in flight are cut off: the drain deadline has passed");
+                self.shared.counters.drains_cut_off.add(1);
+                self.publisher.cut_off(draining.slice);
+            }
+            done.push(*handoff);
+        }
+        for handoff in done {
+            self.draining.remove(&handoff);
+            self.finish(handoff, now);
+        }
+        let late: Vec<HandoffId> = self
+            .finishing
+            .iter()
+            .filter(|(_, until)| **until <= now)
+            .map(|(handoff, _)| *handoff)
+            .collect();
+        for handoff in late {
+            tracing::warn!(%handoff, "the last change of a slice was not acknowledged in time");
+            self.shared.counters.transfers_out_failed.add(1);
+            self.transfer_failed(handoff);
+        }
+    }
+
+    /// A slice is frozen and nothing is in flight. ◆ With state it is surrendered only when the
+    /// destination has acknowledged the last change.
+    fn finish(&mut self, handoff: HandoffId, now: ClockTime) {
+        match &self.engine {
+            Some(engine) if engine.finish(handoff) => {
+                let until = now + engine.finish_deadline();
+                self.finishing.insert(handoff, until);
+            }
+            _ => self
+                .inputs
+                .push_back(Input::Drained(handoff, Digest::EMPTY)),
+        }
+    }
+
+    /// The state of a slice that leaves cannot be brought over: the declared policy.
+    pub(super) fn transfer_failed(&mut self, handoff: HandoffId) {
+        let Some(engine) = &mut self.engine else {
+            return;
+        };
+        engine.failed(handoff);
+        let frozen = self.finishing.remove(&handoff).is_some();
+        match engine.on_failure() {
+            OnTransferFailure::Stay => self.inputs.push_back(Input::Withdraw(handoff)),
+            OnTransferFailure::GoCold if frozen => self
+                .inputs
+                .push_back(Input::Drained(handoff, Digest::EMPTY)),
+            // The destination decides when to say ready.
+            OnTransferFailure::GoCold => {}
+        }
+    }
+}
