@@ -125,11 +125,10 @@ sentences! {
     WentColdAfterFreeze = "source gave its state up: its last change was not acknowledged",
     TransferResumed = "transfer resumed over another connection",
     TransferBegunAnew = "transfer begun anew",
-    AckRefused = "acknowledgement of other bytes refused",
+    BytesDiffered = "transfer refused: its two ends did not have the same bytes",
     FrameDuplicate = "frame that had come already refused",
     FrameGap = "frame after a lost one refused",
     FrameOfOldEpoch = "frame of an older transfer refused",
-    FrameDigest = "last frame refused: the bytes of its transfer were not those received",
     ChangedWhileSent = "value changed after it was sent, and sent again",
     AdditionRepeated = "addition in memory repeated, and made once",
 }

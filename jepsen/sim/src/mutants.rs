@@ -132,7 +132,6 @@ pub const MUTANTS: &[Mutant] = &[
     machine("state_digest_ignored"),
     shell("surrender_before_last_change"),
     shell("state_served_without_proof"),
-    shell("state_of_expired_source_served"),
     shell("state_kept_after_loss"),
     shell("acknowledged_before_taken_in"),
 ];
