@@ -83,7 +83,10 @@ pub async fn run(args: ClientArgs) -> anyhow::Result<()> {
     let writer = tokio::spawn(write_log(args.clone(), requests));
     let mut stop = unix::signal(SignalKind::terminate())?;
     match args.concurrency {
-        None => load.open_loop(args.rate, &mut stop).await,
+        None => {
+            let send = |number| drop(tokio::spawn(Arc::clone(&load).request(number)));
+            open_loop(args.rate, &mut stop, send).await;
+        }
         Some(workers) => load.closed_loop(workers, &mut stop).await,
     }
     // Every place is free again when every request has ended.
@@ -92,26 +95,24 @@ pub async fn run(args: ClientArgs) -> anyhow::Result<()> {
     writer.await?
 }
 
-impl Load {
-    /// Sends on time, answered or not.
-    async fn open_loop(self: &Arc<Self>, rate: u32, stop: &mut Signal) {
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        let (begun, mut sent) = (Instant::now(), 0u64);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {
-                    let due = (begun.elapsed().as_secs_f64() * f64::from(rate)) as u64;
-                    for number in sent..due {
-                        tokio::spawn(Arc::clone(self).request(number));
-                    }
-                    sent = due;
-                }
-                _ = stop.recv() => return,
+/// Sends on time, answered or not, until it is told to stop.
+pub(super) async fn open_loop(rate: u32, stop: &mut Signal, mut send: impl FnMut(u64)) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let (begun, mut sent) = (Instant::now(), 0u64);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                let due = (begun.elapsed().as_secs_f64() * f64::from(rate)) as u64;
+                (sent..due).for_each(&mut send);
+                sent = due;
             }
+            _ = stop.recv() => return,
         }
     }
+}
 
+impl Load {
     /// Each worker sends its next request when its last was answered.
     async fn closed_loop(self: &Arc<Self>, workers: u32, stop: &mut Signal) {
         let mut tasks = tokio::task::JoinSet::new();
@@ -225,7 +226,7 @@ async fn write_log(
             status.recent_ms_p99 =
                 leasehold_figures::quantile(&recent_ms, 0.99).unwrap_or_default();
             recent_ms.clear();
-            status.write(&args.status)?;
+            super::status::write(&args.status, &status)?;
         }
     }
     log.finish().context("cannot write the request log")

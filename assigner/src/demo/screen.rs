@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::OwnershipArgs;
+use super::status;
 use super::world::{TARGET, World};
 use crate::harness::control::Control;
 
@@ -22,28 +23,9 @@ pub struct Status {
     pub recent_ms_p99: f64,
 }
 
-impl Status {
-    /// Writes it whole or not at all.
-    pub fn write(&self, path: &Path) -> std::io::Result<()> {
-        let temporary = path.with_extension("status-tmp");
-        std::fs::write(
-            &temporary,
-            serde_json::to_vec(self).map_err(std::io::Error::other)?,
-        )?;
-        std::fs::rename(&temporary, path)
-    }
-
-    fn read(path: &Path) -> Status {
-        std::fs::read(path)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_default()
-    }
-}
-
 /// How many requests of this client were answered.
 pub fn served(path: &Path) -> u64 {
-    Status::read(path).answered
+    status::read::<Status>(path).answered
 }
 
 /// The display.
@@ -91,7 +73,7 @@ impl Screen {
         }
         self.drawn = Instant::now();
         let statuses: Vec<Status> = (0..args.clients)
-            .map(|number| Status::read(&world.status_file(number)))
+            .map(|number| status::read(&world.status_file(number)))
             .collect();
         let answered: u64 = statuses.iter().map(|status| status.answered).sum();
         let failed: u64 = statuses.iter().map(|status| status.failed).sum();
