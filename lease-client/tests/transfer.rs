@@ -116,6 +116,11 @@ async fn no_acknowledged_increment_is_lost_or_doubled_over_moves_under_load() {
     let fake = Fake::start().await;
     fake.create("cart", 2, TargetConfig::default());
     let pods = [Counter::start(&fake).await, Counter::start(&fake).await];
+    pod::until("all is served", || {
+        let owned = pods.iter().map(|pod| pod.pod.slicelet.owned().len());
+        owned.sum::<usize>() == 2
+    })
+    .await;
     let pods = Arc::new(pods);
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..4u8)
@@ -155,7 +160,9 @@ async fn no_acknowledged_increment_is_lost_or_doubled_over_moves_under_load() {
 
 impl Counter {
     async fn serves_or_takes(&self, fake: &Fake, key: &[u8]) {
-        if self.pod.slicelet.guard(key).is_err() {
+        let at = self.pod.slicelet.slice_key(key);
+        let owner = fake.owner("cart", at).unwrap().1.session;
+        if Some(owner) != self.pod.slicelet.session() {
             self.take(fake, key).await;
         }
     }
