@@ -71,7 +71,7 @@ pub fn short_ttl() -> TargetConfig {
 /// Requires that the rule fails with the planted mistake. Everything runs in one thread, since
 /// mistakes are planted by thread.
 #[cfg(leasehold_mutants)]
-pub fn noticed<F: Future<Output = ()>>(mutant: &'static str, how: &str, rule: fn() -> F) {
+pub fn noticed<F: Future<Output = ()> + 'static>(mutant: &'static str, how: &str, rule: fn() -> F) {
     use leasehold_client::proto::mutants;
     let begun = std::time::Instant::now();
     let tried = std::thread::spawn(move || {
