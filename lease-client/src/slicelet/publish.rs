@@ -387,7 +387,15 @@ impl Publisher {
         if log && held.acquiring.is_empty() {
             self.log_end(held.slice, held.epoch);
         }
-        changes.release.push(info(held.slice, held.epoch, cause));
+        // What was split from it may have stayed.
+        let mut gone = vec![held.slice];
+        let stayed = |now: &&Held| held.slice.covers(now.slice) && held.epoch == now.epoch;
+        for now in self.held.iter().filter(stayed) {
+            let pieces = gone.into_iter();
+            gone = pieces.flat_map(|piece| piece.without(now.slice)).collect();
+        }
+        let release = gone.into_iter().map(|slice| info(slice, held.epoch, cause));
+        changes.release.extend(release);
     }
 
     pub(super) fn store_table(&self) {

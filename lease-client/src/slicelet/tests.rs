@@ -235,6 +235,43 @@ fn a_merge_keeps_guards_valid_and_raises_the_token() {
     assert!(world.offline.publisher().is_drained(Slice::ALL));
 }
 
+/// A view may show at once that a slice was split and that one half has gone.
+#[test]
+fn of_a_slice_that_is_lost_in_part_only_that_part_is_released() {
+    let config = TargetConfig {
+        ttl: TTL,
+        consistency: Consistency::Eventual,
+        ..TargetConfig::default()
+    };
+    let mut world = world_with(config, 1);
+    let owner = world.offline.holder().view().unwrap().get(key(7)).1.owner;
+    let to = world.offline.stranger().unwrap();
+    let at = key(1 << 63);
+    let (slice, (left, right)) = (Slice::ALL, Slice::ALL.split(at).unwrap());
+    let steps = [
+        PlanStep::Split { slice, owner, at },
+        PlanStep::Reassign {
+            slice: right,
+            from: owner,
+            to,
+        },
+    ];
+    for step in steps {
+        let reply = world.offline.plan(vec![step]);
+        assert!(
+            matches!(&reply, Reply::Plan(results) if results[0].is_ok()),
+            "{reply:?}"
+        );
+    }
+    world.clock.advance(TTL / 6);
+    let changes = world.offline.renew();
+    let released: Vec<Slice> = changes.release.iter().map(|info| info.slice).collect();
+    assert_eq!(released, [right]);
+    assert!(changes.acquire.is_empty());
+    assert!(world.guard(7).is_ok() && world.guard(u64::MAX).is_err());
+    assert_eq!(world.slice_of(7), left);
+}
+
 #[test]
 fn a_dropped_slicelet_serves_nothing_at_once() {
     let world = world();

@@ -18,6 +18,9 @@ use super::{Engine, Line, Outgoing, Task, Which, source};
 /// How long state is kept for a new owner that has not asked for it yet, or does not go on.
 const KEEP: Duration = Duration::from_secs(5);
 
+/// Parts of a kept slice that are sent at once: it may have been split since.
+const MOST_PARTS: usize = 64;
+
 /// A slice that is another's, and whose state is here still.
 pub(super) struct Kept {
     slice: Slice,
@@ -136,6 +139,9 @@ impl Engine {
             return Ok(());
         }
         let at = kept.given.iter().position(|(_, known, _)| known == tag);
+        if at.is_none() && kept.given.len() >= MOST_PARTS {
+            return Err((NotServed::NotYet, line));
+        }
         let at = at.unwrap_or_else(|| {
             self.common.shared.counters.transfers_out.add(1);
             let (before, turn) = callbacks.order.turn(tag.slice);
