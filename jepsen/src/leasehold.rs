@@ -240,6 +240,7 @@ impl System for Leasehold {
             let own = holds::read(&layout::hold_log(host), &host.spec.name, origin_ns)?;
             witness.holds.extend(own.holds);
             witness.clocks.extend(own.clocks);
+            witness.passages.extend(own.passages);
             *handoffs.get_or_insert(0) += own.handoffs;
             witness.trimmed.merge(&own.trimmed);
         }

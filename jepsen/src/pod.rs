@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use leasehold_client::{PeerService, Slicelet};
+use leasehold_client::state::StateMap;
+use leasehold_client::{PeerService, SliceHandler, SliceInfo, Slicelet};
 use leasehold_proto::wire::pb;
 use leasehold_proto::wire::pb::slicelet_peer_server::{SliceletPeer, SliceletPeerServer};
 use leasehold_proto::{SliceKey, TargetName};
@@ -30,6 +31,7 @@ use crate::register::RegisterClient;
 use crate::rpc;
 use crate::rpc::pod_server::{Pod, PodServer};
 use app::App;
+pub(crate) use app::IN_MEMORY;
 use hold_log::HoldLog;
 use prober::Prober;
 
@@ -78,6 +80,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let drained = async move {
         stop.recv().await;
         let Some(app) = leaving.app() else { return };
+        app.hurry();
         if let Err(error) = app.slicelet().drain(DRAIN).await {
             eprintln!("not every slice has moved: {error}");
         }
@@ -108,6 +111,19 @@ struct Tenant {
     prober: Option<Prober>,
 }
 
+/// Writes down which slices come with their state, before anything is served from it.
+struct Passages(Arc<HoldLog>);
+
+impl SliceHandler for Passages {
+    async fn acquire(&self, slice: &SliceInfo) {
+        self.0.come(slice);
+    }
+
+    async fn release(&self, slice: &SliceInfo) {
+        self.0.gone(slice);
+    }
+}
+
 impl Tenant {
     fn start(args: &Args) -> anyhow::Result<Self> {
         let log = match &args.hold_log {
@@ -116,11 +132,14 @@ impl Tenant {
             )),
             None => None,
         };
+        let memory = StateMap::new();
         let mut builder = Slicelet::builder(args.target.as_str())
             .endpoints(&args.assigner)
             .advertise(args.listen.to_string())
-            .app_version(env!("CARGO_PKG_VERSION"));
+            .app_version(env!("CARGO_PKG_VERSION"))
+            .state(memory.clone());
         if let Some(log) = log.clone() {
+            builder = builder.handler(Passages(Arc::clone(&log)));
             builder = builder.on_ownership(move |event| log.event(event));
         }
         let slicelet = Arc::new(builder.start()?);
@@ -129,12 +148,13 @@ impl Tenant {
             None => None,
         };
         let store = RegisterClient::new(&args.register, STORE_CALL)?;
-        let app = Arc::new(App::new(slicelet, store, args.unfenced, log));
+        let app = Arc::new(App::new(slicelet, memory, store, args.unfenced, log));
         Ok(Self { app, prober })
     }
 
     /// Serves nothing any more and tells the Assigner.
     async fn end(self) -> anyhow::Result<()> {
+        self.app.hurry();
         if let Some(prober) = self.prober {
             prober.stop();
         }

@@ -401,6 +401,9 @@ impl Run<'_> {
             .witness(&place.hosts, self.origin.reading_ns())
             .context("reading what the system's processes tell")?;
         write_lines(&self.dir.file("holds.jsonl"), &witness.holds)?;
+        if !witness.passages.is_empty() {
+            write_lines(&self.dir.file("passages.jsonl"), &witness.passages)?;
+        }
         if !witness.clocks.is_empty() {
             write_lines(&self.dir.file("clocks.jsonl"), &witness.clocks)?;
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, LocalBoxFuture};
-use leasehold_checkers::run::{ClockSample, Hold};
+use leasehold_checkers::run::{ClockSample, Hold, Passage};
 use serde_json::Value;
 
 use crate::nemesis::ClusterControl;
@@ -90,6 +90,8 @@ pub struct Witness {
     pub holds: Vec<Hold>,
     /// How their clocks stood.
     pub clocks: Vec<ClockSample>,
+    /// Which slices came with their state in memory, and how they went.
+    pub passages: Vec<Passage>,
     /// How often ownership moved, if it is known. A system that knows it must also have told who
     /// held what: a run of it without holds is unknown.
     pub handoffs: Option<u64>,

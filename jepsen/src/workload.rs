@@ -2,7 +2,7 @@
 
 use leasehold_checkers::Outcome;
 use leasehold_checkers::history::History;
-use leasehold_checkers::run::{Fault, Hold};
+use leasehold_checkers::run::{Fault, Hold, Passage};
 
 use crate::system::{Completion, Invocation};
 
@@ -14,6 +14,8 @@ pub struct Evidence<'a> {
     pub faults: &'a [Fault],
     /// Which pod could serve what.
     pub holds: &'a [Hold],
+    /// Which slices came with their state in memory, and how they went.
+    pub passages: &'a [Passage],
 }
 
 /// Decides what clients do. Everything random comes from the seed that made it.

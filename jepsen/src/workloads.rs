@@ -10,6 +10,7 @@ mod last;
 mod lock;
 mod lock_set;
 mod membership;
+mod memory;
 mod moves;
 mod owner;
 mod register;
@@ -85,6 +86,16 @@ const ALL: &[(&str, &str, Make)] = &[
         "counter",
         "additions with idempotency tokens; none lost, none twice",
         |settings| Box::new(counter::Counter::new(settings)),
+    ),
+    (
+        "kv-memory",
+        "as register, in the pods' memory alone, which goes with its slices",
+        |settings| Box::new(memory::InMemory::register(settings)),
+    ),
+    (
+        "counter-memory",
+        "as counter, in the pods' memory alone, which goes with its slices",
+        |settings| Box::new(memory::InMemory::counter(settings)),
     ),
     (
         "append",

@@ -4,6 +4,7 @@
 //! * `history.jsonl` (and `history.edn`, `history.txt`): what clients saw;
 //! * `faults.jsonl`: [`Fault`] a line, what was done to the system and when it ended;
 //! * `holds.jsonl`: [`Hold`] a line, which pod could serve which slice, in true time;
+//! * `passages.jsonl`: [`Passage`] a line, which slices came with their state in memory;
 //! * `clocks.jsonl`: [`ClockSample`] a line;
 //! * `results.json` (and `results.edn`): [`Results`];
 //! * `index.html`, `timeline.html`, `ownership.svg`, …: the report, made from the files above;
@@ -105,6 +106,48 @@ pub struct Hold {
     /// When it was frozen for a handoff, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen_ns: Option<u64>,
+}
+
+/// A slice came to a pod or went from it, and what became of its state in memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passage {
+    /// Who.
+    pub pod: String,
+    /// Which incarnation of the pod.
+    pub incarnation: u64,
+    /// First key of the slice, 16 hexadecimal digits.
+    pub first: String,
+    /// Last key of the slice, 16 hexadecimal digits.
+    pub last: String,
+    /// Fencing token of the tenure that begins or ended.
+    pub token: u64,
+    /// When; before the first request is served, or after the last.
+    pub time_ns: u64,
+    /// What happened.
+    pub what: Passing,
+    /// Of what went: until when the pod's session had certainly not expired.
+    #[serde(default)]
+    pub alive_ns: u64,
+}
+
+/// How a slice came or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Passing {
+    /// It came with its state.
+    Warm,
+    /// It was handed over, and begins empty all the same.
+    ColdHandedOver,
+    /// It was vacant, and begins empty.
+    ColdGranted,
+    /// It begins empty, and state is merged into it: eventual mode.
+    Merging,
+    /// It was surrendered to another pod.
+    Surrendered,
+    /// It was surrendered by a pod that was about to end, which waits for nobody for long.
+    Hurried,
+    /// It was lost.
+    Lost,
 }
 
 /// How a host's clocks stood against true time.

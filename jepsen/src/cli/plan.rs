@@ -108,6 +108,7 @@ pub fn together() -> Vec<String> {
         "converge",
         "store",
         "counter",
+        "kv-memory",
         "append",
         "owner",
         "fenced",
@@ -126,6 +127,8 @@ const GROUPS: &[(&[&str], &[&str])] = &[
         &["fenced", "lock", "lock-external-set", "watch"],
         &["--storm=2"],
     ),
+    // What is only in memory must move to be shown to survive that.
+    (&["kv-memory", "counter-memory"], &["--storm=4"]),
     (&["converge", "store"], &[]),
     (&["membership"], &["--spares=1"]),
     (&["election"], &["--slices=1"]),

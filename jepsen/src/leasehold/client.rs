@@ -114,7 +114,7 @@ impl LeaseholdClient {
             ("lock-set" | "lock-external-set", _) => self.locked_set(invocation).await,
             (_, _) if of_targets => self.configuration(invocation).await,
             (_, "add") => self.add(invocation).await,
-            ("counter", "read") => self.read_counter(invocation).await,
+            ("counter" | "counter-memory", "read") => self.read_counter(invocation).await,
             (_, _) => self.keyed(invocation).await,
         }
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use leasehold_client::{Guard, Slicelet};
+use leasehold_client::state::StateMap;
+use leasehold_client::{Guard, Lost, Slicelet};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tonic::Status;
@@ -21,6 +22,9 @@ use crate::rpc::{DoReply, Fence, Outcome, PutRequest, Stored};
 const KEY_BYTES: usize = 128;
 /// Keys kept in memory; beyond it those that nobody uses are forgotten and read again.
 const KEYS: usize = 1 << 14;
+
+/// Keys that begin so live in memory only, and go with their slice when it moves.
+pub(crate) const IN_MEMORY: &str = "mem-";
 
 /// What is known of one key while it is owned.
 #[derive(Default)]
@@ -40,6 +44,8 @@ type Slot = Arc<tokio::sync::Mutex<Entry>>;
 /// One target's application in one pod.
 pub(super) struct App {
     slicelet: Arc<Slicelet>,
+    /// As JSON.
+    memory: StateMap<String>,
     store: RegisterClient,
     unfenced: bool,
     log: Option<Arc<HoldLog>>,
@@ -50,12 +56,14 @@ pub(super) struct App {
 impl App {
     pub(super) fn new(
         slicelet: Arc<Slicelet>,
+        memory: StateMap<String>,
         store: RegisterClient,
         unfenced: bool,
         log: Option<Arc<HoldLog>>,
     ) -> Self {
         Self {
             slicelet,
+            memory,
             store,
             unfenced,
             log,
@@ -71,6 +79,13 @@ impl App {
     /// The Slicelet, if nobody else has it.
     pub(super) fn into_slicelet(self) -> Option<Slicelet> {
         Arc::into_inner(self.slicelet)
+    }
+
+    /// The process is about to end.
+    pub(super) fn hurry(&self) {
+        if let Some(log) = &self.log {
+            log.hurry();
+        }
     }
 
     /// Carries out one operation.
@@ -100,7 +115,10 @@ impl App {
     async fn guarded(&self, key: &str, what: What, linger: Duration) -> Result<DoReply, Status> {
         let guard = self.slicelet.guard_or_wait(key.as_bytes()).await?;
         tokio::time::sleep(linger).await;
-        let reply = self.under(&guard, key, &what).await;
+        let reply = match key.starts_with(IN_MEMORY) {
+            true => self.in_memory(&guard, key, &what)?,
+            false => self.under(&guard, key, &what).await,
+        };
         // The answer, whatever it is, rests on having owned the key all the time.
         let asked_ns = true_now_ns();
         guard.verify()?;
@@ -109,6 +127,40 @@ impl App {
             log.verified(guard.slice(), token, asked_ns);
         }
         Ok(reply)
+    }
+
+    /// What the map refuses has not happened.
+    fn in_memory(&self, guard: &Guard, key: &str, what: &What) -> Result<DoReply, Lost> {
+        let stored = |value: Option<&String>| Stored {
+            value: value.map_or("null", String::as_str).to_owned(),
+            version: None,
+        };
+        let decided = match what {
+            What::Read(_) => {
+                let read = |value: Option<&String>| decide(what, &stored(value), true);
+                self.memory.with(guard, key.as_bytes(), read)
+            }
+            _ => self.memory.update(guard, key.as_bytes(), |value| {
+                let decided = decide(what, &stored(value.as_ref()), true);
+                if let Ok(Decision::Write(to, _)) = &decided {
+                    *value = Some(to.to_string());
+                }
+                decided
+            })?,
+        };
+        let (outcome, value, why) = match decided {
+            Ok(Decision::Answer(answer) | Decision::Write(_, answer)) => {
+                (Outcome::Ok, answer.to_string(), String::new())
+            }
+            Ok(Decision::Refuse(why)) | Err(why) => (Outcome::Failed, String::new(), why),
+        };
+        Ok(DoReply {
+            outcome: outcome.into(),
+            value,
+            token: guard.fencing_token().as_u64(),
+            why,
+            ..DoReply::default()
+        })
     }
 
     async fn under(&self, guard: &Guard, key: &str, what: &What) -> DoReply {

@@ -14,7 +14,11 @@
 //! * `stop T FIRST LAST TOKEN LAST`: a check asked at `T` was refused; the last that passed was
 //!   asked at `LAST`;
 //! * `late T FIRST LAST TOKEN`: a request that was still under way verified after the `end`;
-//! * `clock T B WALL`: the lease clock, and how far the wall clock is off.
+//! * `clock T B WALL`: the lease clock, and how far the wall clock is off;
+//! * `come T FIRST LAST TOKEN HOW`: a slice is about to be served, with its state in memory
+//!   (`warm`) or without (`cold-handed-over`, `cold-granted`, `merging`);
+//! * `gone T FIRST LAST TOKEN HOW`: a slice is not served any more: `surrendered` or `lost`;
+//! * `hurry T`: the process is about to end: from now on it waits for no destination for long.
 //!
 //! That every slice passing is *still* passing would be a line each millisecond. It stands in one
 //! place that is overwritten instead: the file `FILE.alive` holds the time of the last round of
@@ -27,7 +31,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use leasehold_client::OwnershipEvent;
+use leasehold_client::{Arrival, Cause, OwnershipEvent, SliceInfo};
 use leasehold_proto::{Slice, TargetName};
 use parking_lot::Mutex;
 
@@ -119,6 +123,39 @@ impl HoldLog {
             let (first, last) = ends(slice);
             inner.write(|line| write!(line, "late {asked_ns} {first:x} {last:x} {token}"));
         }
+    }
+
+    /// A slice came, and nothing of it is served yet.
+    pub(super) fn come(&self, slice: &SliceInfo) {
+        let how = match (slice.arrival, slice.cause) {
+            (Arrival::Warm, _) => "warm",
+            (Arrival::Merging, _) => "merging",
+            (Arrival::Cold, Cause::HandedOver) => "cold-handed-over",
+            (Arrival::Cold, _) => "cold-granted",
+        };
+        self.passage("come", slice, how);
+    }
+
+    /// A slice went, and nothing of it is served any more.
+    pub(super) fn gone(&self, slice: &SliceInfo) {
+        let how = match slice.cause {
+            Cause::Surrendered => "surrendered",
+            _ => "lost",
+        };
+        self.passage("gone", slice, how);
+    }
+
+    fn passage(&self, verb: &str, slice: &SliceInfo, how: &str) {
+        let now = true_now_ns();
+        let (first, last) = ends(slice.slice);
+        let token = slice.token.as_u64();
+        self.write(|line| write!(line, "{verb} {now} {first:x} {last:x} {token} {how}"));
+    }
+
+    /// The process is about to end.
+    pub(super) fn hurry(&self) {
+        let now = true_now_ns();
+        self.write(|line| write!(line, "hurry {now}"));
     }
 
     /// A round of probes that began at `began_ns`: what passed, and when each was asked.

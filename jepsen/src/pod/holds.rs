@@ -34,7 +34,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use leasehold_checkers::run::{ClockSample, Hold};
+use leasehold_checkers::run::{ClockSample, Hold, Passage, Passing};
 
 use self::agreement::Agreement;
 use super::hold_log::ALIVE;
@@ -47,6 +47,8 @@ pub struct Witness {
     pub holds: Vec<Hold>,
     /// How its clocks stood.
     pub clocks: Vec<ClockSample>,
+    /// Which slices came with their state, and how they went.
+    pub passages: Vec<Passage>,
     /// Handoffs that it received.
     pub handoffs: u64,
     /// What the intervals leave out, though the log does not exclude that it was served.
@@ -161,6 +163,9 @@ struct Reader<'a> {
     open: BTreeMap<Tenure, Open>,
     closed: Vec<Closed>,
     clocks: Vec<ClockSample>,
+    passages: Vec<Passage>,
+    /// Whether the process has said that it is about to end.
+    hurried: bool,
     trimmed: Trimmed,
 }
 
@@ -175,6 +180,8 @@ impl<'a> Reader<'a> {
             open: BTreeMap::new(),
             closed: Vec::new(),
             clocks: Vec::new(),
+            passages: Vec::new(),
+            hurried: false,
             trimmed: Trimmed::default(),
         }
     }
@@ -192,6 +199,7 @@ impl<'a> Reader<'a> {
             "lease" => {
                 self.clock(at_ns, words.number()?);
                 self.until_ns = words.number()?;
+                self.lives_on(at_ns);
             }
             "clock" => {
                 let believed = words.number()?;
@@ -215,6 +223,11 @@ impl<'a> Reader<'a> {
                 let tenure = words.tenure()?;
                 self.passed(tenure, words.number()?, false);
             }
+            "come" | "gone" => {
+                let tenure = words.tenure()?;
+                self.passage(at_ns, tenure, words.next()?)?;
+            }
+            "hurry" => self.hurried = true,
             other => bail!("{other:?} is nothing that a hold log says"),
         }
         Ok(())
@@ -257,6 +270,50 @@ impl<'a> Reader<'a> {
                     self.close(tenure, &open, at_ns);
                 }
             }
+        }
+    }
+
+    fn passage(&mut self, at_ns: u64, tenure: Tenure, how: &str) -> anyhow::Result<()> {
+        let what = match how {
+            "warm" => Passing::Warm,
+            "cold-handed-over" => Passing::ColdHandedOver,
+            "cold-granted" => Passing::ColdGranted,
+            "merging" => Passing::Merging,
+            "surrendered" if self.hurried => Passing::Hurried,
+            "surrendered" => Passing::Surrendered,
+            "lost" => Passing::Lost,
+            other => bail!("{other:?} is no way to come or to go"),
+        };
+        let (first, last, token) = tenure;
+        self.passages.push(Passage {
+            pod: self.pod.to_owned(),
+            incarnation: self.incarnation,
+            first: format!("{first:016x}"),
+            last: format!("{last:016x}"),
+            token,
+            time_ns: at_ns.saturating_sub(self.origin_ns),
+            what,
+            alive_ns: self.alive_ns(),
+        });
+        Ok(())
+    }
+
+    /// Until when the session has not expired, by the newest lease.
+    fn alive_ns(&self) -> u64 {
+        let deadline = self.deadline_ns().unwrap_or(0);
+        deadline.saturating_sub(self.origin_ns)
+    }
+
+    /// The lease was extended: if it had not run out, the session is still the one that it was when
+    /// slices went.
+    fn lives_on(&mut self, at_ns: u64) {
+        let at_ns = at_ns.saturating_sub(self.origin_ns);
+        let until_ns = self.alive_ns();
+        for passage in self.passages.iter_mut().rev() {
+            if passage.alive_ns < at_ns {
+                break;
+            }
+            passage.alive_ns = passage.alive_ns.max(until_ns);
         }
     }
 
@@ -337,6 +394,7 @@ impl<'a> Reader<'a> {
         }
         let origin = self.origin_ns;
         witness.clocks.append(&mut self.clocks);
+        witness.passages.append(&mut self.passages);
         witness.trimmed.merge(&self.trimmed);
         witness.holds.extend(self.closed.into_iter().map(|closed| {
             let (first, last, token) = closed.tenure;

@@ -6,7 +6,7 @@ use std::io::{BufWriter, Write};
 
 use leasehold_checkers::coverage::Required;
 use leasehold_checkers::logs::Log;
-use leasehold_checkers::run::{Fault, Hold, Results, Test};
+use leasehold_checkers::run::{Fault, Hold, Passage, Results, Test};
 use leasehold_checkers::{self as checkers, History, Outcome, Verdict};
 
 use super::HANDOFFS;
@@ -45,6 +45,10 @@ pub fn judge<'a>(
     checkers::history::validate(&history)?;
     let faults: Vec<Fault> = read_lines(&run.file("faults.jsonl"))?;
     let holds: Vec<Hold> = read_lines(&run.file("holds.jsonl"))?;
+    let passages: Vec<Passage> = match run.file("passages.jsonl") {
+        file if file.exists() => read_lines(&file)?,
+        _ => Vec::new(),
+    };
     let mut outcomes: Vec<Outcome> = read_lines(&run.file(OBSERVED))?;
     let workers: u64 = parts.iter().map(|(share, _)| share.count).sum();
     for (share, workload) in &parts {
@@ -53,6 +57,7 @@ pub fn judge<'a>(
             history: &part,
             faults: &faults,
             holds: &holds,
+            passages: &passages,
         };
         for mut outcome in workload.check(&evidence) {
             in_whole_history(&mut outcome, &indices);
@@ -66,6 +71,7 @@ pub fn judge<'a>(
         history: &history,
         faults: &faults,
         holds: &holds,
+        passages: &passages,
     };
     let tells = outcomes.iter().any(|outcome| outcome.checker == HANDOFFS);
     outcomes.extend(always(run, test, &whole, tells));

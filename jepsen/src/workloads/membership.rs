@@ -91,6 +91,7 @@ fn part_of(
         history: &own,
         faults: evidence.faults,
         holds: evidence.holds,
+        passages: evidence.passages,
     });
     for outcome in &mut outcomes {
         outcome.checker = format!("{}: {}", part.name(), outcome.checker);
@@ -159,6 +160,7 @@ mod tests {
             history: &History(ops),
             faults: &[],
             holds: &[],
+            passages: &[],
         });
         let verdict = |name: &str| {
             let found = outcomes.iter().find(|outcome| outcome.checker == name);
