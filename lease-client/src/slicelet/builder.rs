@@ -115,7 +115,7 @@ impl SliceletBuilder {
         self
     }
 
-    /// Takes guards that are [fenced](Guard::is_fenced) where the target says `serve_fenced`: after
+    /// Takes guards that are [fenced](crate::Guard::is_fenced) where the target says `serve_fenced`: after
     /// the lease has run out they are given on, and only the store's fence decides. Without this
     /// word of the application such a Slicelet stops like any other.
     pub fn accept_fenced(mut self) -> Self {
