@@ -24,7 +24,7 @@ use api::kv_client::KvClient;
 use api::{GetRequest, PutRequest};
 
 /// Time to live of a pod's session.
-pub const TTL: Duration = Duration::from_secs(1);
+pub const TTL: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// See the file.
@@ -92,6 +92,8 @@ impl System for DemoKv {
                 format!("--target={TARGET}"),
                 format!("--listen={}", layout::pod_address(host)),
                 format!("--ownership-log={}", log.display()),
+                // At the end all of them stop at once: nobody is left to take the slices.
+                "--drain=1s".into(),
             ],
             env: Vec::new(),
         })

@@ -5,7 +5,7 @@
 //!
 //! Needs `leasehold` beside the examples' directory: `cargo build --release -p leasehold-assigner`.
 //! Slices move all the time, and their values with them: every history must have an order that
-//! explains it, whatever befalls the Assigners and the network. With `--lose` a pod is killed as
+//! explains it, whatever befalls the Assigners, and the network for less than a lease. With `--lose` a pod is killed as
 //! well: what stood in its memory alone is gone, as documented, and finding no loss would be the
 //! failure.
 
