@@ -198,6 +198,8 @@ impl Source {
         let said = self.said_progress;
         let room = async {
             match wanted {
+                // A timer takes a millisecond even if its time has come.
+                Some(at) if at <= Instant::now() => {}
                 Some(at) => tokio::time::sleep_until(at).await,
                 None => std::future::pending().await,
             }
