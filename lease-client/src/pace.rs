@@ -28,8 +28,11 @@ pub struct Speed {
 /// Slower than this no transfer goes, whatever requests take, so that it ends; unless
 /// [`Speed::most_bytes_per_s`] is lower.
 const FLOOR: f64 = (1 << 20) as f64;
-/// The first transfer after a rest begins with this.
+/// The first transfer after a rest begins with this where there are requests.
 const START: f64 = (64 << 20) as f64;
+/// It begins with this where there are hardly any requests: as fast as a network goes, and not so far
+/// above it that the speed would take long to fall when requests come.
+const FREE: f64 = (4u64 << 30) as f64;
 /// Without a cap: faster than any memory.
 const CEILING: f64 = (1u64 << 40) as f64;
 /// What the speed rises by in a second, as long as requests are quick.
@@ -102,6 +105,10 @@ impl Pacer {
                 before: p99,
                 ..Self::new(self.speed, now)
             };
+            // There is nobody to slow down.
+            if p99.is_none() {
+                self.set(FREE);
+            }
         }
         self.used_at = Some(now);
     }
