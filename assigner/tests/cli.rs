@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[path = "cli/demos.rs"]
+mod demos;
 #[path = "cli/moves.rs"]
 mod moves;
 mod program;

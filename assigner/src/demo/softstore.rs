@@ -116,7 +116,8 @@ impl Plan {
             ttl: Duration::from_secs(3),
             keys,
             fill,
-            cache_bytes: cache::bytes_for(fill / u64::from(pods), u64::from(args.value_bytes)),
+            // One pod is always away in a restart.
+            cache_bytes: cache::bytes_for(fill / u64::from(pods - 1), u64::from(args.value_bytes)),
             value_bytes: args.value_bytes,
             rate: args.rate.unwrap_or(or(4_000, 1_000) as u32),
             writes: args.writes_percent,
@@ -178,7 +179,9 @@ impl Plan {
 
 /// Runs the demo. Ends with 1 if a goal is missed.
 pub async fn run(args: SoftstoreArgs) -> anyhow::Result<ExitCode> {
-    let out = out_dir(args.out.as_deref())?;
+    if let Some(out) = &args.out {
+        std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
+    }
     let data = tempfile::Builder::new()
         .prefix("leasehold-softstore-data-")
         .tempdir()?;
@@ -200,11 +203,11 @@ pub async fn run(args: SoftstoreArgs) -> anyhow::Result<ExitCode> {
         std::fs::remove_dir_all(&dir)?;
         all.push(seen);
     }
-    let plot = out.join("softstore.svg");
-    plot::draw(&all, &plot)?;
-    let mut report = Report::new("demo softstore", &out);
+    let mut report = Report::new("demo softstore", data.path());
     figures::figures(&mut report, &all);
     println!("{}", report.table());
+    let plot = out_dir(args.out)?.join("softstore.svg");
+    plot::draw(&all, &plot)?;
     println!("the plot is {}", plot.display());
     super::conclude(&report, args.json.as_deref())
 }
@@ -217,13 +220,13 @@ fn arms(args: &SoftstoreArgs) -> Vec<Arm> {
     }
 }
 
-fn out_dir(out: Option<&Path>) -> anyhow::Result<PathBuf> {
-    let Some(dir) = out else {
-        let dir = tempfile::Builder::new()
-            .prefix("leasehold-softstore-")
-            .tempdir()?;
-        return Ok(dir.keep());
-    };
-    std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    Ok(dir.to_owned())
+/// A directory that stays.
+fn out_dir(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    if let Some(dir) = given {
+        return Ok(dir);
+    }
+    let fresh = tempfile::Builder::new()
+        .prefix("leasehold-softstore-")
+        .tempdir()?;
+    Ok(fresh.keep())
 }

@@ -268,7 +268,7 @@ impl SliceState for StaysBehind {
     }
 }
 
-/// Room for so many entries, and a quarter more: for the share of a pod that restarts.
+/// Room for so many entries, and a quarter more, since no two pods have equal shares.
 pub fn bytes_for(entries: u64, value_bytes: u64) -> u64 {
     entries * (value_bytes + ENTRY_BYTES) * 5 / 4
 }

@@ -60,7 +60,12 @@ fn picture(all: &[Seen], svg: &mut String) -> Result<(), Box<dyn std::error::Err
     let percent = lines(all, |seen, step| {
         Some(hit_rate(&seen.answers, step)? * 100.0)
     });
-    panel(&hits, first, all, &percent, Some(100.0))?;
+    let mut chart = panel(&hits, first, all, &percent, Some(100.0))?;
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerLeft)
+        .label_font((FONT, 13).into_font().color(&INK))
+        .draw()?;
     let second = "reads of the backing store a second";
     panel(&reads, second, all, &lines(all, backing_reads_per_s), None)?;
     let third = "latency, 99th percentile, ms";
@@ -83,13 +88,13 @@ fn lines(all: &[Seen], value: impl Fn(&Seen, (u64, u64)) -> Option<f64>) -> Vec<
 }
 
 /// One panel: the first arm's restarts as bands, and over them the lines of all.
-fn panel(
-    area: &Area<'_>,
+fn panel<'a, 'b>(
+    area: &'a Area<'b>,
     title: &str,
     all: &[Seen],
     lines: &[Line],
     most: Option<f64>,
-) -> Result<(), Box<dyn std::error::Error>> {
+) -> Result<Chart<'a, 'b>, Box<dyn std::error::Error>> {
     let points = || lines.iter().flatten();
     let least_x = points().map(|point| point.0).fold(0.0, f64::min);
     let most_x = points().map(|point| point.0).fold(1.0, f64::max);
@@ -122,12 +127,7 @@ fn panel(
             .label(seen.arm.title())
             .legend(mark);
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerLeft)
-        .label_font((FONT, 13).into_font().color(&INK))
-        .draw()?;
-    Ok(())
+    Ok(chart)
 }
 
 fn bands(
