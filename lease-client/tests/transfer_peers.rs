@@ -415,7 +415,6 @@ async fn state_goes_to_the_destination_of_the_handoff_and_nobody_else() {
         wrong(&|begin| begin.tag.slice = half),
         wrong(&|begin| begin.tag.from_epoch = begin.tag.to_epoch),
         wrong(&|begin| begin.tag.to_epoch = begin.tag.from_epoch),
-        wrong(&|begin| begin.tag.handoff = None),
         wrong(&|begin| begin.to = SessionId::from_u64(999)),
         wrong(&|begin| begin.to = begin.from),
     ];
@@ -425,6 +424,10 @@ async fn state_goes_to_the_destination_of_the_handoff_and_nobody_else() {
     }
     let stats = asking.source.slicelet.stats();
     assert_eq!(stats.state_of_wrong_tag, others.len() as u64);
+    // As a new owner would ask in eventual mode, of whom the view shows nothing yet.
+    let seizing = wrong(&|begin| begin.tag.handoff = None);
+    let status = asking.begin(seizing).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
     let stranger = wrong(&|begin| begin.from = SessionId::from_u64(999));
     assert!(asking.begin(stranger).await.is_err());
     assert_eq!(asking.state.exports(), exports, "nothing was read for them");
