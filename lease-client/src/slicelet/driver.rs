@@ -334,11 +334,7 @@ impl Driver {
             peer::connect_early(&self.config.link.pool, address.as_str().to_owned());
         }
         let callbacks = &mut self.config.callbacks;
-        if let Some(engine) = &mut self.engine {
-            engine.prepare(&self.holder, callbacks, coming);
-        } else if !callbacks.has_handler() {
-            self.inputs.push_back(Input::Prepared(handoff));
-        }
+        // Before the transfer takes its turn, which ends only after the surrender.
         if callbacks.has_handler() {
             let info = SliceInfo {
                 slice,
@@ -352,6 +348,11 @@ impl Driver {
             callbacks.call(Step::Prepare, info, move |_| {
                 let _ = events.send(Event::Prepared(handoff));
             });
+        }
+        if let Some(engine) = &mut self.engine {
+            engine.prepare(&self.holder, callbacks, coming);
+        } else if !callbacks.has_handler() {
+            self.inputs.push_back(Input::Prepared(handoff));
         }
     }
 
