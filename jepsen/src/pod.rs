@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use leasehold_client::state::StateMap;
-use leasehold_client::{PeerService, SliceHandler, SliceInfo, Slicelet};
+use leasehold_client::{PeerService, SliceHandler, SliceInfo, Slicelet, Transfers};
 use leasehold_proto::wire::pb;
 use leasehold_proto::wire::pb::slicelet_peer_server::{SliceletPeer, SliceletPeerServer};
 use leasehold_proto::{SliceKey, TargetName};
@@ -133,11 +133,15 @@ impl Tenant {
             None => None,
         };
         let memory = StateMap::new();
+        // No keys are compared before a surrender: what a transfer gets wrong must show.
+        let mut transfers = Transfers::default();
+        transfers.samples = 0;
         let mut builder = Slicelet::builder(args.target.as_str())
             .endpoints(&args.assigner)
             .advertise(args.listen.to_string())
             .app_version(env!("CARGO_PKG_VERSION"))
-            .state(memory.clone());
+            .state(memory.clone())
+            .transfers(transfers);
         if let Some(log) = log.clone() {
             builder = builder.handler(Passages(Arc::clone(&log)));
             builder = builder.on_ownership(move |event| log.event(event));

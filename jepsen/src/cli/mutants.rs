@@ -99,6 +99,39 @@ const ATTACKS: &[Attack] = &[
             "--time-limit=30",
         ],
     },
+    Attack {
+        mutant: "surrender_before_last_change",
+        checker: "linearizable",
+        args: &[
+            "--workload=kv-memory",
+            "--nemesis=none",
+            "--storm=8",
+            "--rate=1000",
+            "--time-limit=20",
+        ],
+    },
+    Attack {
+        mutant: "state_served_without_proof",
+        checker: "linearizable",
+        args: &[
+            "--workload=kv-memory",
+            "--nemesis=kill-owner",
+            "--storm=8",
+            "--rate=1000",
+            "--time-limit=20",
+        ],
+    },
+    Attack {
+        mutant: "state_kept_after_loss",
+        checker: "linearizable",
+        args: &[
+            "--workload=kv-memory",
+            "--nemesis=kill-owner",
+            "--storm=8",
+            "--rate=1000",
+            "--time-limit=20",
+        ],
+    },
 ];
 
 /// What one ring noted of one bug.
