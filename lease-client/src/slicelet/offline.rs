@@ -273,6 +273,22 @@ impl Offline {
     }
 
     /// Asks the source to refuse, in the table only.
+    /// The table hears that the source has refused.
+    pub(crate) fn refused(&mut self, handoff: leasehold_proto::HandoffId, refused_by: SessionId) {
+        let target = self.target.clone();
+        self.apply(Command::CancelHandoff {
+            target,
+            handoff,
+            refused_by,
+        });
+    }
+
+    /// Who owns the first slice, by the table.
+    pub(crate) fn owner_in_table(&self) -> Option<leasehold_proto::Lease> {
+        let state = self.table.target(&self.target)?;
+        state.slices().next()?.1.owner
+    }
+
     pub(crate) fn ask_cancel(&mut self, handoff: leasehold_proto::HandoffId) {
         let target = self.target.clone();
         self.apply(Command::AskCancel { target, handoff });

@@ -225,16 +225,14 @@ impl Publisher {
             .collect();
         let (mut held, mut begun, mut frozen) = (Vec::new(), Vec::new(), Vec::new());
         for part in local.iter().filter(|part| owns(&part.part)) {
-            let same = |old: &Held| {
-                old.slice == part.slice && old.epoch == part.epoch && old.cell.is_valid()
-            };
+            let same = |old: &Held| old.slice == part.slice && old.epoch == part.epoch;
             if old.get(&part.slice.first()).is_some_and(same)
                 && let Some(known) = old.remove(&part.slice.first())
             {
                 if !known.frozen && matches!(part.part, Part::Frozen(_)) {
                     frozen.push((part.slice, part.epoch));
                 }
-                held.push(keep(known, part));
+                held.push(keep(known, part, self.lease.as_ref()));
             } else {
                 held.extend(self.take_in(part, &old, arrival, &mut begun, changes));
             }
@@ -297,13 +295,16 @@ impl Publisher {
             touched.filter(|old| {
                 let split = old.slice.covers(part.slice) && old.epoch == part.epoch;
                 let merged = part.slice.covers(old.slice) && part.slice != old.slice;
-                (split || merged) && old.cell.is_valid()
+                split || merged
             })
         };
         let mut fresh = vec![part.slice];
         for parent in parents() {
-            held.before.push(Arc::clone(&parent.cell));
-            held.before.extend(parent.before.iter().cloned());
+            // Guards that were cut off are not waited for again.
+            if parent.cell.is_valid() {
+                held.before.push(Arc::clone(&parent.cell));
+                held.before.extend(parent.before.iter().cloned());
+            }
             held.acquiring.extend(&parent.acquiring);
             fresh = fresh
                 .into_iter()
@@ -528,10 +529,18 @@ impl Publisher {
     }
 }
 
-fn keep(mut known: Held, part: &Local) -> Held {
+/// The slice goes on being owned, perhaps as frozen, perhaps no longer. Guards that were cut off
+/// stay so, but that was no loss of the slice: new ones go to a new cell.
+fn keep(mut known: Held, part: &Local, lease: Option<&Arc<LeaseHandle>>) -> Held {
     let frozen = matches!(part.part, Part::Frozen(_));
     if std::mem::replace(&mut known.frozen, frozen) && !frozen {
-        known.cell.thaw();
+        match lease {
+            Some(lease) if !known.cell.is_valid() => {
+                known.cell = CellHandle::new(lease);
+                known.before.clear();
+            }
+            _ => known.cell.thaw(),
+        }
     }
     known
 }

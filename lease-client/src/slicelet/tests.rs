@@ -180,6 +180,60 @@ fn guards_that_are_cut_off_do_not_verify() {
     assert_eq!(guard.verify(), Err(Lost::Revoked));
 }
 
+/// Whether the application would be told that slices have come or gone.
+fn is_continuous(changes: &super::publish::Changes) -> bool {
+    changes.arrived.is_empty() && changes.acquire.is_empty() && changes.release.is_empty()
+}
+
+#[test]
+fn a_slice_that_stays_after_guards_were_cut_off_has_neither_gone_nor_come() {
+    let mut world = world();
+    let cut_off = world.guard(7).unwrap();
+    let handoff = world.freeze(7);
+    world.offline.publisher().cut_off(world.slice_of(7));
+    // Whatever else is published meanwhile.
+    world.clock.advance(TTL / 6);
+    assert!(is_continuous(&world.offline.renew()));
+    world.offline.ask_cancel(handoff);
+    world.clock.advance(TTL / 6);
+    assert!(is_continuous(&world.offline.renew()));
+    assert!(world.guard(7).unwrap().verify().is_ok());
+    assert_eq!(
+        cut_off.verify(),
+        Err(Lost::Revoked),
+        "once cut off, for ever"
+    );
+    // What is in flight now is waited for, what was cut off is not.
+    let me = world.me();
+    world.offline.refused(handoff, me);
+    let in_flight = world.guard(7).unwrap();
+    world.freeze(9);
+    assert!(!world.offline.publisher().is_drained(world.slice_of(7)));
+    drop(in_flight);
+    assert!(world.offline.publisher().is_drained(world.slice_of(7)));
+}
+
+#[test]
+fn a_slice_that_stays_after_guards_were_cut_off_and_is_split_at_once_has_neither_gone_nor_come() {
+    let mut world = world();
+    let cut_off = world.guard(7).unwrap();
+    let handoff = world.freeze(7);
+    world.offline.publisher().cut_off(world.slice_of(7));
+    world.offline.ask_cancel(handoff);
+    let source = world.me();
+    world.offline.refused(handoff, source);
+    let owner = world.offline.owner_in_table();
+    world.offline.plan(vec![PlanStep::Split {
+        slice: Slice::ALL,
+        owner,
+        at: key(1 << 40),
+    }]);
+    world.clock.advance(TTL / 6);
+    assert!(is_continuous(&world.offline.renew()));
+    assert!(world.guard(7).unwrap().verify().is_ok());
+    assert_eq!(cut_off.verify(), Err(Lost::Revoked));
+}
+
 #[test]
 fn a_handoff_that_is_refused_gives_guards_again() {
     let mut world = world();
