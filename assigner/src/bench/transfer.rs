@@ -55,7 +55,7 @@ pub async fn run(dir: &Path, report: &mut Report) -> anyhow::Result<()> {
 
     let mut bench = Bench::start(dir).await?;
     bench.fill(SMALL).await?;
-    let pauses = bench.small_moves().await?;
+    let pauses = bench.pauses_under_writes(MOVES, 0).await?;
     report.maybe(
         "pause_ms_p99_1mb",
         quantile(&pauses, 0.99),
@@ -64,12 +64,12 @@ pub async fn run(dir: &Path, report: &mut Report) -> anyhow::Result<()> {
         "nothing moved",
     );
     bench.fill(LARGE).await?;
-    let (mut pauses, mut speeds) = (Vec::new(), Vec::new());
+    let mut speeds = Vec::new();
     for _ in 0..LARGE_MOVES {
-        let (pause_ms, seconds) = bench.move_it().await?;
-        pauses.push(pause_ms);
+        let (_, seconds) = bench.move_it().await?;
         speeds.push((LARGE.0 * LARGE.1) as f64 / 1e6 / seconds);
     }
+    let pauses = bench.pauses_under_writes(2 * LARGE_MOVES, LARGE.0).await?;
     report.maybe(
         "pause_ms_1gb",
         pauses.iter().copied().reduce(f64::max),
@@ -200,13 +200,14 @@ impl Bench {
         Ok(((until - from) as f64 / 1e6, seconds))
     }
 
-    /// Moves to and fro while every value is written over and over.
-    async fn small_moves(&mut self) -> anyhow::Result<Vec<f64>> {
+    /// Moves to and fro while a megabyte of values, from number `first` on, is written over and
+    /// over.
+    async fn pauses_under_writes(&self, moves: usize, first: usize) -> anyhow::Result<Vec<f64>> {
         let (slice, _) = self.moving().await?;
         let writing = Arc::new(AtomicBool::new(true));
-        let writer = self.writer(slice, &writing);
+        let writer = self.writer(slice, first, &writing);
         let mut pauses = Vec::new();
-        for _ in 0..MOVES {
+        for _ in 0..moves {
             pauses.push(self.move_it().await?.0);
         }
         writing.store(false, Ordering::Relaxed);
@@ -215,7 +216,7 @@ impl Bench {
     }
 
     /// Writes about ten thousand values a second, wherever the slice is.
-    fn writer(&self, slice: Slice, writing: &Arc<AtomicBool>) -> JoinHandle<u64> {
+    fn writer(&self, slice: Slice, first: usize, writing: &Arc<AtomicBool>) -> JoinHandle<u64> {
         let pods = self
             .pods
             .iter()
@@ -228,7 +229,7 @@ impl Bench {
             while writing.load(Ordering::Relaxed) {
                 pace.tick().await;
                 for number in 0..10 {
-                    let key = key_in(slice, (written as usize + number) % SMALL.0);
+                    let key = key_in(slice, first + (written as usize + number) % SMALL.0);
                     let bytes = key.as_u64().to_be_bytes();
                     for (slicelet, map) in &pods {
                         if let Ok(guard) = slicelet.guard_slice_key(key) {
