@@ -1,6 +1,6 @@
 //! Assigners and pods of a demo: pods are places, at which one process after another serves.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -67,7 +67,7 @@ impl Fleet {
     }
 
     /// Starts Assigners, creates the target, starts a pod at each place with `words` and the
-    /// Assigners' addresses, and waits until every slice is served.
+    /// Assigners' addresses, and waits until the slices are served evenly.
     pub async fn start(
         &mut self,
         mode: Consistency,
@@ -84,7 +84,12 @@ impl Fleet {
         for index in 0..self.pods.len() {
             self.start_pod(index)?;
         }
-        self.served(&control).await?;
+        let even = |shares: &[usize]| {
+            let most = shares.iter().max();
+            most.zip(shares.iter().min())
+                .is_some_and(|(most, least)| most - least <= 1)
+        };
+        self.wait(&control, even).await?;
         Ok(control)
     }
 
@@ -134,28 +139,45 @@ impl Fleet {
     /// Waits until each running pod has a session, every slice has one of them as its owner, and
     /// nothing moves.
     pub async fn served(&mut self, control: &Control) -> anyhow::Result<()> {
+        self.wait(control, |_| true).await
+    }
+
+    async fn wait(
+        &mut self,
+        control: &Control,
+        enough: impl Fn(&[usize]) -> bool,
+    ) -> anyhow::Result<()> {
         let begun = Instant::now();
-        while !self.is_served(control).await? {
+        loop {
+            if let Some(counts) = self.shares(control).await?
+                && enough(&counts)
+            {
+                return Ok(());
+            }
             ensure!(
                 begun.elapsed() < PATIENCE,
-                "not every slice was served within {PATIENCE:?}"
+                "the slices were not served as they should within {PATIENCE:?}"
             );
             self.check_alive()?;
             tokio::time::sleep(LOOK).await;
         }
-        Ok(())
     }
 
-    async fn is_served(&self, control: &Control) -> anyhow::Result<bool> {
+    /// How many slices each running pod owns; `None` while any moves or is without an owner, or a
+    /// pod without a session.
+    async fn shares(&self, control: &Control) -> anyhow::Result<Option<Vec<usize>>> {
         let running = self.pods.iter().filter(|pod| pod.proc.is_some());
-        let running: BTreeSet<String> = running.map(|pod| pod.address.to_string()).collect();
-        let slices = control.slices(TARGET).await?;
-        let served = slices.iter().all(|row| {
-            let owner = row.owner.as_ref();
-            !row.moving && owner.is_some_and(|(_, address)| running.contains(address))
-        });
+        let mut shares: BTreeMap<String, usize> =
+            running.map(|pod| (pod.address.to_string(), 0)).collect();
+        for row in control.slices(TARGET).await? {
+            let owner = row.owner.filter(|_| !row.moving);
+            match owner.and_then(|(_, address)| shares.get_mut(&address)) {
+                Some(share) => *share += 1,
+                None => return Ok(None),
+            }
+        }
         let sessions = control.sessions(TARGET).await?;
-        Ok(!slices.is_empty() && served && sessions.len() == running.len())
+        Ok((sessions.len() == shares.len()).then(|| shares.into_values().collect()))
     }
 
     /// Waits until something listens at a place.

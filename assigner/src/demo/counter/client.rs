@@ -32,6 +32,9 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// How often the client says how it fares.
 const SAY: Duration = Duration::from_millis(250);
 
+/// Longest time that is told apart from longer ones.
+const MOST_US: u64 = 120_000_000;
+
 /// Options of the client.
 #[derive(Debug, Clone, Args)]
 pub struct ClientArgs {
@@ -85,7 +88,7 @@ pub async fn run(args: ClientArgs) -> anyhow::Result<()> {
         acknowledged: (0..args.counters).map(|_| AtomicU64::new(0)).collect(),
         all_acknowledged: AtomicU64::new(0),
         failed: AtomicU64::new(0),
-        took_us: Mutex::new(Histogram::new(3)?),
+        took_us: Mutex::new(Histogram::new_with_bounds(1, MOST_US, 3)?),
         stop: CancellationToken::new(),
         args: args.clone(),
     });

@@ -20,15 +20,18 @@ pub enum Ending {
     Stale,
     /// A read that was answered with bytes that nobody ever wrote.
     Wrong,
+    /// No ending: ownership was lost while the request was served, and it was made again.
+    Repeated,
 }
 
-const ENDINGS: [Ending; 6] = [
+const ENDINGS: [Ending; 7] = [
     Ending::Hit,
     Ending::Miss,
     Ending::Written,
     Ending::Failed,
     Ending::Stale,
     Ending::Wrong,
+    Ending::Repeated,
 ];
 
 /// One request.

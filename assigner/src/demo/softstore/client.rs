@@ -1,6 +1,7 @@
 //! A client of the demo: asks for keys as a crowd does, a few very often and most hardly ever
 //! (Zipf), writes some, and checks every byte that it is answered.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use futures::StreamExt;
-use leasehold_client::Clerk;
+use leasehold_client::{Clerk, ErrorKind};
 use leasehold_proto::{KeyHash, TargetName};
 use rand::distr::Distribution;
 use rand::rngs::SmallRng;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
+use tonic::Response;
 use tonic::transport::{Channel, Endpoint};
 
 use super::answers::{Answer, AnswerLog, Ending};
@@ -107,7 +109,7 @@ struct Load {
     known: Vec<AtomicU64>,
     /// The newest version of each key that was sent to be stored.
     sent: Vec<AtomicU64>,
-    places: Semaphore,
+    places: Arc<Semaphore>,
     log: mpsc::UnboundedSender<Answer>,
 }
 
@@ -126,7 +128,7 @@ pub async fn run(args: ClientArgs) -> anyhow::Result<()> {
         zipf: Zipf::new(args.keys as f64, SKEW)?,
         known: zeros(),
         sent: zeros(),
-        places: Semaphore::new(OUTSTANDING),
+        places: Arc::new(Semaphore::new(OUTSTANDING)),
         log,
         args: args.clone(),
     });
@@ -136,8 +138,7 @@ pub async fn run(args: ClientArgs) -> anyhow::Result<()> {
         _ = stop.recv() => return Ok(()),
     }
     let writer = tokio::spawn(write_log(args.clone(), answers));
-    let send = |number| drop(tokio::spawn(Arc::clone(&load).request(number)));
-    open_loop(args.rate, &mut stop, send).await;
+    open_loop(args.rate, &mut stop, |number| load.request(number)).await;
     // Every place is free again when every request has ended.
     let _ = load.places.acquire_many(OUTSTANDING as u32).await;
     drop(load);
@@ -171,15 +172,14 @@ impl Route {
         SoftstoreClient::new(pods[(hash % pods.len() as u64) as usize].clone())
     }
 
-    async fn find(&self, key: u64) -> Option<FindReply> {
+    async fn find(&self, key: u64, repeated: impl Fn()) -> Option<FindReply> {
         let request = FindRequest { key };
         match self {
             Route::Clerk(clerk) => {
-                let key = key_bytes(key);
-                let call = clerk.call(&key, |channel, _| async move {
+                let found = ask(clerk, key, repeated, |channel| async move {
                     SoftstoreClient::new(channel).find(request).await
                 });
-                Some(call.await.ok()?.into_inner())
+                found.await
             }
             Route::Fixed(pods, store) => {
                 if let Ok(reply) = Self::fixed(pods, key).find(request).await {
@@ -196,16 +196,15 @@ impl Route {
         }
     }
 
-    async fn keep(&self, request: KeepRequest) -> Option<()> {
+    async fn keep(&self, request: KeepRequest, repeated: impl Fn()) -> Option<()> {
         let key = request.key;
         match self {
             Route::Clerk(clerk) => {
-                let key = key_bytes(key);
-                let call = clerk.call(&key, |channel, _| {
+                let kept = ask(clerk, key, repeated, |channel| {
                     let request = request.clone();
                     async move { SoftstoreClient::new(channel).keep(request).await }
                 });
-                call.await.ok().map(|_| ())
+                kept.await.map(|_| ())
             }
             Route::Fixed(pods, store) => {
                 let kept = Self::fixed(pods, key).keep(request.clone()).await;
@@ -225,6 +224,28 @@ impl Route {
     }
 }
 
+/// Asks the owner, and asks again where ownership was lost while the request was served: both
+/// requests may be carried out twice. A failure is told to whoever reads the client's log.
+async fn ask<T, F: Future<Output = Result<Response<T>, tonic::Status>>>(
+    clerk: &Clerk,
+    key: u64,
+    repeated: impl Fn(),
+    request: impl Fn(Channel) -> F,
+) -> Option<T> {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        let error = match clerk.call(&key_bytes(key), |to, _| request(to)).await {
+            Ok(reply) => return Some(reply.into_inner()),
+            Err(error) => error,
+        };
+        tracing::warn!(kind = ?error.kind(), %error, "a request was not answered");
+        if error.kind() != ErrorKind::Indeterminate || Instant::now() >= until {
+            return None;
+        }
+        repeated();
+    }
+}
+
 impl Load {
     /// Asks once for each of the most wanted keys, the most wanted last.
     async fn fill(&self) {
@@ -232,22 +253,36 @@ impl Load {
         let keys = (0..self.args.fill).rev().filter(mine);
         futures::stream::iter(keys)
             .for_each_concurrent(FILLING, |key| async move {
-                let _ = self.find(key).await;
+                let _ = self.route.find(key, || {}).await;
             })
             .await;
     }
 
-    async fn request(self: Arc<Self>, number: u64) {
+    /// Sends a request that is due now.
+    fn request(self: &Arc<Self>, number: u64) {
         let due_ns = now_ns();
-        let ending = match self.places.try_acquire() {
-            Ok(_place) => self.send(number).await,
-            Err(_) => Ending::Failed,
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return self.note(due_ns, Ending::Failed);
         };
+        let load = Arc::clone(self);
+        tokio::spawn(async move {
+            let ending = load.send(number).await;
+            load.note(due_ns, ending);
+            drop(place);
+        });
+    }
+
+    fn note(&self, due_ns: u64, ending: Ending) {
+        let end_ns = now_ns();
         let _ = self.log.send(Answer {
             due_ns,
-            end_ns: now_ns(),
+            end_ns,
             ending,
         });
+    }
+
+    fn repeated(&self) {
+        self.note(now_ns(), Ending::Repeated);
     }
 
     /// The request of this number is the same in every run with the same seed.
@@ -269,7 +304,7 @@ impl Load {
     async fn find(&self, key: u64) -> Ending {
         let at = key as usize;
         let before = self.known[at].load(Ordering::SeqCst);
-        let Some(reply) = self.route.find(key).await else {
+        let Some(reply) = self.route.find(key, || self.repeated()).await else {
             return Ending::Failed;
         };
         let mine = key % self.args.clients == self.args.number;
@@ -294,7 +329,7 @@ impl Load {
             version,
             value,
         };
-        match self.route.keep(request).await {
+        match self.route.keep(request, || self.repeated()).await {
             Some(()) => {
                 self.known[at].fetch_max(version, Ordering::SeqCst);
                 Ending::Written
@@ -321,7 +356,7 @@ async fn write_log(
         match answer.ending {
             Ending::Hit => said.hits += 1,
             Ending::Miss => said.misses += 1,
-            Ending::Written => {}
+            Ending::Written | Ending::Repeated => {}
             Ending::Failed | Ending::Stale | Ending::Wrong => said.failed += 1,
         }
         recent_ms.push(answer.ms());

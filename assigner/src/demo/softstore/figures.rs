@@ -5,8 +5,6 @@ use leasehold_figures::{Goal, Report, quantile};
 use super::answers::{Answer, Ending};
 use super::arm::{Arm, Seen};
 
-/// How much of the hit rate must stay, with transfer.
-const KEPT: f64 = 0.99;
 /// The lowest hit rate is looked for in stretches of this length.
 const STRETCH_NS: u64 = 1_000_000_000;
 
@@ -15,6 +13,7 @@ struct Names {
     hit_rate_during: &'static str,
     hit_rate_lowest: &'static str,
     failed_requests: &'static str,
+    repeated_requests: &'static str,
     stale_answers: &'static str,
     wrong_answers: &'static str,
     backing_reads_per_s: &'static str,
@@ -25,6 +24,7 @@ const STRONG: Names = Names {
     hit_rate_during: "hit_rate_during_strong_transfer",
     hit_rate_lowest: "hit_rate_lowest_strong_transfer",
     failed_requests: "failed_requests_strong",
+    repeated_requests: "repeated_requests_strong",
     stale_answers: "stale_answers_strong",
     wrong_answers: "wrong_answers_strong",
     backing_reads_per_s: "backing_reads_per_s_strong_transfer",
@@ -34,6 +34,7 @@ const EVENTUAL: Names = Names {
     hit_rate_during: "hit_rate_during_eventual_transfer",
     hit_rate_lowest: "hit_rate_lowest_eventual_transfer",
     failed_requests: "failed_requests_eventual",
+    repeated_requests: "repeated_requests_eventual",
     stale_answers: "stale_answers_eventual",
     wrong_answers: "wrong_answers_eventual",
     backing_reads_per_s: "backing_reads_per_s_eventual_transfer",
@@ -43,6 +44,7 @@ const COLD: Names = Names {
     hit_rate_during: "hit_rate_during_no_transfer",
     hit_rate_lowest: "hit_rate_lowest_no_transfer",
     failed_requests: "failed_requests_no_transfer",
+    repeated_requests: "repeated_requests_no_transfer",
     stale_answers: "stale_answers_no_transfer",
     wrong_answers: "wrong_answers_no_transfer",
     backing_reads_per_s: "backing_reads_per_s_no_transfer",
@@ -52,6 +54,7 @@ const STATIC: Names = Names {
     hit_rate_during: "hit_rate_during_static",
     hit_rate_lowest: "hit_rate_lowest_static",
     failed_requests: "failed_requests_static",
+    repeated_requests: "repeated_requests_static",
     stale_answers: "stale_answers_static",
     wrong_answers: "wrong_answers_static",
     backing_reads_per_s: "backing_reads_per_s_static",
@@ -86,7 +89,8 @@ pub fn p99_ms(answers: &[Answer], (from, to): (u64, u64)) -> Option<f64> {
     let due = answers
         .iter()
         .filter(|answer| (from..to).contains(&answer.due_ns));
-    let ms: Vec<f64> = due.map(Answer::ms).collect();
+    let ended = due.filter(|answer| answer.ending != Ending::Repeated);
+    let ms: Vec<f64> = ended.map(Answer::ms).collect();
     quantile(&ms, 0.99)
 }
 
@@ -99,7 +103,8 @@ pub fn backing_reads_per_s(seen: &Seen, (from, to): (u64, u64)) -> Option<f64> {
 }
 
 /// What the arms show, beside what is claimed.
-pub fn figures(report: &mut Report, all: &[Seen]) {
+/// `kept` is how much of the hit rate must stay with transfer, at most 1.
+pub fn figures(report: &mut Report, all: &[Seen], kept: f64) {
     let of = |arm| all.iter().find(|seen| seen.arm == arm);
     let before = |seen: &Seen| (seen.begin_ns, seen.restarting().0);
     let reason = "the arm was not played";
@@ -113,11 +118,13 @@ pub fn figures(report: &mut Report, all: &[Seen]) {
         Goal::AtLeast(0.5),
         reason,
     );
-    let requests: usize = all.iter().map(|seen| seen.answers.len()).sum();
+    let answers = all.iter().flat_map(|seen| &seen.answers);
+    let requests = answers.filter(|answer| answer.ending != Ending::Repeated);
+    let requests = requests.count();
     report.figure("requests_total", requests as f64, "1", Goal::AtLeast(1.0));
     for arm in [Arm::Strong, Arm::Eventual, Arm::Cold, Arm::Static] {
         match of(arm) {
-            Some(seen) => arm_figures(report, seen, before(seen)),
+            Some(seen) => arm_figures(report, seen, before(seen), kept),
             None => report.absent(names(arm).hit_rate_during, reason),
         }
     }
@@ -145,23 +152,24 @@ pub fn figures(report: &mut Report, all: &[Seen]) {
     report.maybe("backing_reads_ratio", ratio, "1", Goal::None, reason);
 }
 
-fn arm_figures(report: &mut Report, seen: &Seen, before: (u64, u64)) {
+fn arm_figures(report: &mut Report, seen: &Seen, before: (u64, u64), kept: f64) {
     let names = names(seen.arm);
     let (answers, during) = (&seen.answers, seen.restarting());
     let transfers = matches!(seen.arm, Arm::Strong | Arm::Eventual);
     let nothing = "nothing was read";
-    let kept = match hit_rate(answers, before) {
-        Some(before) if transfers => Goal::AtLeast((before * KEPT * 1e4).round() / 1e4),
+    let goal = match hit_rate(answers, before) {
+        Some(before) if transfers => Goal::AtLeast((before * kept * 1e4).round() / 1e4),
         _ => Goal::None,
     };
     let rate = hit_rate(answers, during);
-    report.maybe(names.hit_rate_during, rate, "1", kept, nothing);
+    report.maybe(names.hit_rate_during, rate, "1", goal, nothing);
     let starts = (during.0..during.1).step_by(STRETCH_NS as usize);
     let lowest = starts
         .filter_map(|at| hit_rate(answers, (at, at + STRETCH_NS)))
         .min_by(f64::total_cmp);
     report.maybe(names.hit_rate_lowest, lowest, "1", Goal::None, nothing);
-    // Only leases promise that no request fails and no answer is old; bytes are right everywhere.
+    // Only leases promise that no request is cut off and no answer is old; bytes are right
+    // everywhere.
     let leased = match seen.arm {
         Arm::Strong | Arm::Cold => Goal::AtMost(0.0),
         Arm::Eventual | Arm::Static => Goal::None,
@@ -173,6 +181,8 @@ fn arm_figures(report: &mut Report, seen: &Seen, before: (u64, u64)) {
             .count() as f64
     };
     report.figure(names.failed_requests, count(Ending::Failed), "1", leased);
+    let repeated = count(Ending::Repeated);
+    report.figure(names.repeated_requests, repeated, "1", leased);
     report.figure(names.stale_answers, count(Ending::Stale), "1", leased);
     report.figure(
         names.wrong_answers,
@@ -246,7 +256,7 @@ mod tests {
         };
         let met = |during| {
             let mut report = Report::new("test", &std::env::temp_dir());
-            figures(&mut report, &[seen(during)]);
+            figures(&mut report, &[seen(during)], 0.99);
             assert_eq!(
                 backing_reads_per_s(&seen(during), (second, 3 * second)),
                 Some(20.0)

@@ -95,7 +95,12 @@ pub async fn run(args: PodArgs) -> anyhow::Result<()> {
         .serve_with_shutdown(args.listen, drained)
         .await
         .with_context(|| format!("cannot serve at {}", args.listen))?;
-    match slicelet.and_then(Arc::into_inner) {
+    let Some(slicelet) = slicelet else {
+        return Ok(());
+    };
+    // To the pod's log: what moved, and what did not.
+    println!("{:#?}", slicelet.stats());
+    match Arc::into_inner(slicelet) {
         Some(slicelet) => Ok(slicelet.close().await?),
         // A connection that is still open keeps the service; dropping the last one closes as well.
         None => Ok(()),
