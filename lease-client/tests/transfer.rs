@@ -593,6 +593,57 @@ async fn a_pod_that_drains_brings_its_state_away() {
     assert_eq!(a.state.open_exports(), 0);
 }
 
+/// The destination moves nothing for many times the short patience of a drain: first it is out of
+/// reach, then the source is in the middle of the bulk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_drains_waits_for_a_slow_destination() {
+    let fake = Fake::start().await;
+    let config = TargetConfig {
+        handoff_deadline: Duration::from_millis(500),
+        ..TargetConfig::default()
+    };
+    fake.create("cart", 1, config);
+    let (a, b, _) = pair(&fake, 40 << 20, slow()).await;
+    a.proxy.stop();
+    b.begin_move(&fake).await;
+    let patience = Duration::from_secs(1);
+    let watched = async {
+        tokio::time::sleep(patience).await;
+        assert!(a.serves() && fake.has_open_handoff("cart"));
+        a.proxy.lead_to(Some(&a.pod.address));
+        pod::until("some has arrived", || b.state.imported() > 4 << 20).await;
+        a.proxy.stop();
+        tokio::time::sleep(patience).await;
+        assert!(a.serves() && fake.has_open_handoff("cart"));
+        a.proxy.lead_to(Some(&a.pod.address));
+        pod::until("it is served", || b.serves()).await;
+    };
+    let (drained, ()) = tokio::join!(a.pod.slicelet.drain(LONG), watched);
+    drained.unwrap();
+    assert_eq!((b.stats().arrivals_warm, b.stats().arrivals_cold), (1, 0));
+    assert_eq!(a.stats().transfers_out_failed, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_drains_gives_up_a_destination_that_never_comes() {
+    let fake = Fake::start().await;
+    let config = TargetConfig {
+        handoff_deadline: Duration::from_millis(500),
+        ..TargetConfig::default()
+    };
+    fake.create("cart", 1, config);
+    let (a, b, _) = pair(&fake, 1 << 20, Transfers::default()).await;
+    a.proxy.stop();
+    b.begin_move(&fake).await;
+    // Of this the last second is left to go cold.
+    let grace = Duration::from_millis(1_500);
+    let _ = a.pod.slicelet.drain(grace).await;
+    pod::until("it is frozen", || !a.serves()).await;
+    // The destination learns of the surrender through the view.
+    pod::until("it is served", || b.serves()).await;
+    assert_eq!(b.stats().arrivals_cold, 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn closing_ends_transfers_both_ways() {
     let fake = Fake::start().await;

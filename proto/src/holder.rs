@@ -90,8 +90,13 @@ pub enum Input {
     /// The last change of the slice of this handoff cannot be brought to its destination: refuse,
     /// and go on serving, unless it is surrendered already.
     Withdraw(HandoffId),
-    /// From now on a destination that is not ready in time is not waited for.
-    HurryHandoffs,
+    /// This process is about to end. A destination that is slow is waited for until then, and as
+    /// long as it moves on; then its slice is surrendered all the same. No handoff is refused
+    /// because it takes long: it would only be begun again.
+    HurryHandoffs {
+        /// The past where slices may as well begin cold.
+        until: ClockTime,
+    },
     /// Serve nothing any more, for ever: the session will be closed by its own word.
     Shutdown,
     /// The time of an earlier `wake_at` has come.
@@ -215,7 +220,8 @@ pub struct Holder {
     /// Destinations that said ready for handoffs that the present view does not show (yet).
     early_ready: BTreeMap<HandoffId, Ready>,
     next_seq: u64,
-    hurry: bool,
+    /// The process is about to end: until when slow destinations are waited for.
+    hurry: Option<ClockTime>,
     shut: bool,
     local: Vec<Local>,
     /// What `words_said_once` must remember to be the bug that it is.
@@ -237,7 +243,7 @@ impl Holder {
             early_surrenders: BTreeMap::new(),
             early_ready: BTreeMap::new(),
             next_seq: 1,
-            hurry: false,
+            hurry: None,
             shut: false,
             local: Vec::new(),
             #[cfg(leasehold_mutants)]
@@ -353,7 +359,7 @@ impl Holder {
             Input::Drained(handoff, digest) => self.drained(now, handoff, digest, &mut out),
             Input::Progressing(handoff) => self.progressing(now, handoff),
             Input::Withdraw(handoff) => self.refuse(now, handoff, &mut out),
-            Input::HurryHandoffs => self.hurry_handoffs(now),
+            Input::HurryHandoffs { until } => self.hurry_handoffs(now, until),
             Input::Shutdown => {
                 self.shut = true;
                 self.end_session(&mut out);

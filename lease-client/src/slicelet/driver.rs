@@ -86,7 +86,8 @@ pub(super) struct Driver {
     /// Handoffs about which a source is being called.
     calling: BTreeSet<HandoffId>,
     events: mpsc::UnboundedSender<Event>,
-    leaving: bool,
+    /// Set by a drain: until when destinations that are slow are waited for.
+    leaving: Option<ClockTime>,
     shut: bool,
     reported: Instant,
 }
@@ -141,7 +142,7 @@ impl Driver {
             asked: BTreeMap::new(),
             calling: BTreeSet::new(),
             events,
-            leaving: false,
+            leaving: None,
             shut: false,
             reported: Instant::now(),
         };
@@ -407,8 +408,8 @@ impl Driver {
             not_before,
             ..
         } = reply;
-        if self.leaving {
-            self.inputs.push_back(Input::HurryHandoffs);
+        if let Some(until) = self.leaving {
+            self.inputs.push_back(Input::HurryHandoffs { until });
             self.ask_to_drain(Instant::now() + ttl, None);
         }
         self.inputs.push_back(Input::Registered {
@@ -487,8 +488,10 @@ impl Driver {
     fn request(&mut self, request: Request) {
         match request {
             Request::Drain { until, reply } => {
-                self.leaving = true;
-                self.inputs.push_back(Input::HurryHandoffs);
+                let patient = self.patient_until(until);
+                self.leaving = Some(patient);
+                self.inputs
+                    .push_back(Input::HurryHandoffs { until: patient });
                 self.ask_to_drain(until, Some(reply));
             }
         }
@@ -519,22 +522,27 @@ impl Driver {
             .counters
             .guards
             .add(load.iter().map(|(_, asked)| asked).sum());
-        let state_bytes = |slice| self.engine.as_ref().map_or(0, |engine| engine.bytes(slice));
-        let used: Vec<SliceLoad> = load
-            .into_iter()
-            .map(|(slice, asked)| SliceLoad {
+        let state = self.engine.as_ref().map(Engine::state);
+        let line = Arc::clone(&self.line);
+        let report = move || {
+            let bytes = |slice| state.as_ref().map_or(0, |state| state.bytes(slice));
+            let of_slice = |(slice, asked)| SliceLoad {
                 slice,
                 load_per_s: asked as f64 / seconds,
-                state_bytes: state_bytes(slice),
+                state_bytes: bytes(slice),
                 hot_keys: Vec::new(),
-            })
-            .filter(|load| load.load_per_s > 0.0 || load.state_bytes > 0)
-            .collect();
-        for loads in used.chunks(limits::LOADS_PER_REPORT) {
-            self.line.send_report(LoadReport {
-                session,
-                loads: loads.to_vec(),
-            });
+            };
+            let mut used: Vec<SliceLoad> = load.into_iter().map(of_slice).collect();
+            used.retain(|load| load.load_per_s > 0.0 || load.state_bytes > 0);
+            for loads in used.chunks(limits::LOADS_PER_REPORT) {
+                let loads = loads.to_vec();
+                line.send_report(LoadReport { session, loads });
+            }
+        };
+        match self.engine {
+            // Large state may take milliseconds to count: no surrender waits for that.
+            Some(_) => drop(tokio::task::spawn_blocking(report)),
+            None => report(),
         }
     }
 

@@ -14,10 +14,13 @@ impl Canonical for Holder {
             visitor.end_remark();
         }
         visitor.plain(
-            u64::from(self.hurry)
+            u64::from(self.hurry.is_some())
                 | u64::from(self.shut) << 1
                 | u64::from(self.session.is_some()) << 2,
         );
+        if let Some(until) = self.hurry {
+            visitor.due(until);
+        }
         if let Some(session) = &self.session {
             session.id.visit(visitor);
             visitor.plain(session.ttl.as_nanos() as u64);

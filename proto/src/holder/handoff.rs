@@ -195,7 +195,7 @@ impl Holder {
         handoff: Handoff,
         out: &mut Output,
     ) {
-        let deadline = now + self.patience();
+        let deadline = self.latest(now);
         let fresh = Outgoing {
             slice,
             epoch,
@@ -352,21 +352,22 @@ impl Holder {
         self.answer_ready(id, out);
     }
 
-    fn patience(&self) -> Duration {
-        if self.hurry {
-            self.config.handoff_deadline / 10
-        } else {
-            self.config.handoff_deadline
+    /// Until when a destination is waited for that moves on now.
+    fn latest(&self, now: ClockTime) -> ClockTime {
+        let patience = self.config.handoff_deadline;
+        match self.hurry {
+            Some(until) => until.max(now + patience / 10),
+            None => now + patience,
         }
     }
 
     /// This process is about to end: a destination that is slow begins cold rather than late.
-    pub(super) fn hurry_handoffs(&mut self, now: ClockTime) {
-        self.hurry = true;
+    pub(super) fn hurry_handoffs(&mut self, now: ClockTime, until: ClockTime) {
+        self.hurry = Some(until);
         self.config.on_not_ready = OnNotReady::GoCold;
-        let latest = now + self.patience();
+        let latest = self.latest(now);
         for outgoing in self.outgoing.values_mut() {
-            outgoing.deadline = outgoing.deadline.min(latest);
+            outgoing.deadline = latest;
         }
     }
 
@@ -386,9 +387,9 @@ impl Holder {
     }
 
     pub(super) fn progressing(&mut self, now: ClockTime, id: HandoffId) {
-        let patience = self.patience();
+        let latest = self.latest(now);
         if let Some(outgoing) = self.outgoing.get_mut(&id) {
-            outgoing.deadline = outgoing.deadline.max(now + patience);
+            outgoing.deadline = outgoing.deadline.max(latest);
         }
     }
 
@@ -538,9 +539,7 @@ impl Holder {
     pub fn leaving(&self) -> impl Iterator<Item = HandoffId> {
         self.outgoing
             .iter()
-            .filter(|(_, outgoing)| {
-                matches!(outgoing.state, Source::Serving | Source::Freezing)
-            })
+            .filter(|(_, outgoing)| matches!(outgoing.state, Source::Serving | Source::Freezing))
             .map(|(id, _)| *id)
     }
 

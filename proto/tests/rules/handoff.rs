@@ -485,3 +485,24 @@ fn a_lease_is_not_handed_on_in_the_entry_that_made_it() {
     );
     assert_eq!(script.owner(KEY), Some(from), "the guess was right");
 }
+
+/// A process that ends waits for a slow destination while there is time, and then no longer; a
+/// handoff that was refused would only be begun again.
+#[test]
+fn a_process_that_ends_waits_for_its_destinations_as_long_as_it_can() {
+    let mut pair = pair();
+    let until = at(60_000);
+    let source = &mut pair.source;
+    source.handle(at(10), Input::HurryHandoffs { until });
+    let leaving = |source: &Holder| source.leaving().count();
+    let freezes = |out: Output| {
+        let freeze = |action: &Action| matches!(action, Action::Freeze { .. });
+        out.actions.iter().any(freeze)
+    };
+    assert!(!freezes(source.handle(at(59_500), Input::Wake)));
+    source.handle(at(59_500), Input::Progressing(pair.handoff.id));
+    assert!(!freezes(source.handle(at(60_400), Input::Wake)));
+    assert_eq!(leaving(source), 1);
+    assert!(freezes(source.handle(at(60_500), Input::Wake)));
+    assert_eq!(leaving(source), 1);
+}

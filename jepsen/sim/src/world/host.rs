@@ -127,7 +127,8 @@ impl World {
         if self.hosts[at].runs() && self.rng.chance(50) {
             (self.hosts[at].ending, self.hosts[at].goes_cold) = (true, true);
             self.note(|| format!("host {at} is asked to end"));
-            return self.give(at, Input::HurryHandoffs);
+            let until = ClockTime::from_nanos(0);
+            return self.give(at, Input::HurryHandoffs { until });
         }
         self.note(|| format!("host {at} crashes"));
         self.restart(at);

@@ -1,13 +1,32 @@
 //! From the freeze of a slice to its surrender.
 
+use std::time::Duration;
+
 use leasehold_proto::command::Digest;
 use leasehold_proto::holder::{Input, Local, Part};
 use leasehold_proto::{ClockTime, HandoffId};
+use tokio::time::Instant;
 
 use super::super::transfer::{Engine, OnTransferFailure};
 use super::Driver;
 
+/// What is left of a drain when state that cannot be brought over is given up: at least this, or a
+/// tenth of the drain.
+const LAST_OF_DRAIN: Duration = Duration::from_secs(1);
+
 impl Driver {
+    /// Until when a drain that ends at `until` waits for destinations that are slow. Without state
+    /// that must not be lost slices may as well begin cold.
+    pub(super) fn patient_until(&self, until: Instant) -> ClockTime {
+        let now = self.shared.clock.lease().for_check();
+        let stays = |engine: &Engine| engine.on_failure() == OnTransferFailure::Stay;
+        if !self.engine.as_ref().is_some_and(stays) {
+            return now;
+        }
+        let grace = until.saturating_duration_since(Instant::now());
+        now + grace.saturating_sub(LAST_OF_DRAIN.max(grace / 10))
+    }
+
     /// Ends the drains that have nothing in flight any more, or no time left, and the transfers
     /// that have no time left.
     pub(super) fn check_drains(&mut self) {
