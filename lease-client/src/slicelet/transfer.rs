@@ -208,9 +208,9 @@ impl Engine {
         self.common.config.on_failure
     }
 
-    /// About how many bytes of state the slice has.
-    pub(super) fn bytes(&self, slice: Slice) -> u64 {
-        self.common.state.bytes(slice)
+    /// The application's.
+    pub(super) fn state(&self) -> Arc<dyn State> {
+        Arc::clone(&self.common.state)
     }
 
     fn adjust_speed(&mut self) {
