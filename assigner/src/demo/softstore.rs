@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use clap::Args;
 use leasehold_figures::Report;
 
@@ -193,12 +193,12 @@ pub async fn run(args: SoftstoreArgs) -> anyhow::Result<ExitCode> {
         std::fs::create_dir(&dir)
             .with_context(|| format!("cannot create {}: name a fresh directory", dir.display()))?;
         let seen = tokio::select! {
-            seen = arm::play(arm, &plan, &dir, begun) => seen?,
-            _ = tokio::signal::ctrl_c() => bail!("interrupted; every process of the demo was killed"),
+            seen = arm::play(arm, &plan, &dir, begun) => seen,
+            _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted; every process of the demo was killed")),
         };
-        // As large as all values together; logs and answers stay.
-        std::fs::remove_file(store_file(&dir))?;
-        all.push(seen);
+        // As large as all values together; logs and answers stay. It may not have come to be.
+        let _ = std::fs::remove_file(store_file(&dir));
+        all.push(seen?);
     }
     let mut report = Report::new("demo softstore", &out);
     // In the short form a few thousand reads stand against a few thousand: chance alone moves their

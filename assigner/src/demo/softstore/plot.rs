@@ -49,11 +49,8 @@ pub fn draw(all: &[Seen], path: &Path) -> anyhow::Result<()> {
 
 fn picture(all: &[Seen], svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    let title = (
-        "A rolling restart of every pod",
-        (FONT, 22).into_font().color(&INK),
-    );
-    let root = root.titled(title.0, title.1)?;
+    let title = "Every pod restarts, one after the other (time since the first restart)";
+    let root = root.titled(title, (FONT, 18).into_font().color(&INK))?;
     let [hits, reads, latency] = <[Area; 3]>::try_from(root.split_evenly((3, 1)))
         .map_err(|_| "the page was not split in three")?;
     let first = "reads answered from cache, %";
