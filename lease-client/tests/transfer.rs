@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use fake::Fake;
 use leasehold_client::proto::command::PlanStep;
-use leasehold_client::proto::target::{Consistency, TargetConfig};
+use leasehold_client::proto::target::{Consistency, Mode, TargetConfig};
 use leasehold_client::state::StateMap;
 use leasehold_client::{OnTransferFailure, SliceletBuilder, Stats, Transfers};
 use pod::{LONG, Pod};
@@ -477,6 +477,37 @@ async fn in_eventual_mode_a_provider_that_is_dead_is_done_without() {
     b.seize(&fake, b"alice").await;
     assert_eq!(b.increment(b"alice").await, Some(1));
     assert_eq!(b.pod.slicelet.stats().arrivals_merging, 1);
+}
+
+/// ◆ What a former owner still has is not taken in by an owner that is the only one: a key that was
+/// removed would be back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_becomes_strong_merges_nothing_more() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, eventual());
+    let (a, b, _) = pair(&fake, 400 << 20, slow()).await;
+    let (slice, lease) = fake
+        .owner("cart", a.pod.slicelet.slice_key(b"alice"))
+        .unwrap();
+    let step = PlanStep::Reassign {
+        slice,
+        from: Some(lease),
+        to: b.pod.slicelet.session().unwrap(),
+    };
+    pod::until("the new owner may receive", || {
+        fake.step("cart", step.clone()).is_ok()
+    })
+    .await;
+    pod::until("some has arrived", || b.state.imported() > 4 << 20).await;
+    fake.set_consistency("cart", Consistency::Strong);
+    pod::until("it is strong", || {
+        let modes = [&a, &b].map(|pod| pod.pod.slicelet.mode());
+        modes == [Some(Mode::Strong); 2]
+    })
+    .await;
+    assert!(b.serves());
+    pod::until("nothing is kept", || a.state.open_exports() == 0).await;
+    assert!(b.state.imported() < 400 << 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,9 +10,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use fake::Fake;
-use leasehold_client::proto::command::Digest;
+use leasehold_client::proto::command::{Digest, PlanStep};
 use leasehold_client::proto::message::{Ready, ReadyAnswer, Surrender};
-use leasehold_client::proto::target::TargetConfig;
+use leasehold_client::proto::target::{Consistency, TargetConfig};
 use leasehold_client::proto::transfer::{Ack, Frame, Mark, Sender, TransferTag};
 use leasehold_client::proto::wire::pb::slicelet_peer_client::SliceletPeerClient;
 use leasehold_client::proto::wire::pb::slicelet_peer_server::{SliceletPeer, SliceletPeerServer};
@@ -107,10 +107,9 @@ struct World {
     state: Bulk,
 }
 
-impl World {
-    async fn start(scripts: Vec<Script>) -> World {
-        let fake = Fake::start().await;
-        fake.create("cart", 1, TargetConfig::default());
+impl Source {
+    /// Serves, and owns everything.
+    async fn start(fake: &Fake, scripts: Vec<Script>) -> (Source, SessionId) {
         fake.places(false);
         let source = Source::default();
         source.scripts.lock().unwrap().extend(scripts);
@@ -122,6 +121,15 @@ impl World {
         tokio::spawn(async move { server.await.unwrap() });
         let from = fake.register("cart", &address);
         fake.grant("cart", Slice::ALL, from);
+        (source, from)
+    }
+}
+
+impl World {
+    async fn start(scripts: Vec<Script>) -> World {
+        let fake = Fake::start().await;
+        fake.create("cart", 1, TargetConfig::default());
+        let (source, from) = Source::start(&fake, scripts).await;
         let state = Bulk::keeping();
         let lent = state.clone();
         let destination = Pod::start_with(&fake, "cart", |builder| builder.state(lent)).await;
@@ -318,6 +326,45 @@ async fn state_of_a_source_that_expired_is_not_served_however_complete() {
     .await;
     assert_eq!(world.state.kept(), b"");
     assert_eq!(world.stats().arrivals_cold, 1);
+}
+
+/// ◆ What the former owner still has is not merged in by an owner that is the only one: a key that
+/// was removed would be back.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_becomes_the_only_one_merges_nothing_more() {
+    let fake = Fake::start().await;
+    let config = TargetConfig {
+        consistency: Consistency::Eventual,
+        ..TargetConfig::default()
+    };
+    fake.create("cart", 1, config);
+    let first: Script = Box::new(|begin| honest(&begin.tag).0.drain(..1).collect());
+    let (source, _) = Source::start(&fake, vec![first]).await;
+    let state = Bulk::keeping();
+    let lent = state.clone();
+    let owner = Pod::start_with(&fake, "cart", |builder| builder.state(lent)).await;
+    owner.slicelet.ready(LONG).await.unwrap();
+    let (slice, from) = fake.owner("cart", SliceKey::MIN).unwrap();
+    let to = owner.slicelet.session().unwrap();
+    let from = Some(from);
+    let step = || PlanStep::Reassign { slice, from, to };
+    until("it may receive", || fake.step("cart", step()).is_ok()).await;
+    until("the first has come", || state.kept() == b"r1").await;
+    fake.set_consistency("cart", Consistency::Strong);
+    let armed = || matches!(owner.slicelet.mode(), Some(mode) if mode.checks_leases());
+    until("it is not eventual", armed).await;
+    let tag = TransferTag {
+        target: fake::target("cart"),
+        slice,
+        from_epoch: from.unwrap().epoch,
+        to_epoch: fake.owner("cart", SliceKey::MIN).unwrap().1.epoch,
+        handoff: None,
+    };
+    let stream = source.open.lock().unwrap()[0].clone();
+    let second = honest(&tag).0.remove(1);
+    let _ = stream.send(Ok(second.into())).await;
+    let ended = tokio::time::timeout(LONG, stream.closed()).await;
+    assert!(ended.is_ok() && state.kept() == b"r1");
 }
 
 /// A real source with an open handoff to a destination that a test speaks for.

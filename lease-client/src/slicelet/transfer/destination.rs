@@ -2,7 +2,7 @@
 //! takes it in, and acknowledges; again after a broken connection, for as long as the handoff is
 //! open. In eventual mode from whoever had the slice before, while it is served here already.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -57,12 +57,30 @@ struct Call {
 }
 
 /// What becomes of the state that is taken in.
-#[derive(Clone, Copy)]
 pub(super) enum Purpose {
     /// It is served once the slice is surrendered.
     Replace(HandoffId),
-    /// It is merged into what is served already.
-    Merge,
+    /// It is merged into what is served already, while the gate is open.
+    Merge(Arc<Gate>),
+}
+
+/// What a merge takes in passes here, one frame at a time.
+#[derive(Default)]
+pub(super) struct Gate {
+    closed: Mutex<bool>,
+}
+
+impl Gate {
+    /// `None` if it is closed.
+    fn pass<T>(&self, take_in: impl FnOnce() -> T) -> Option<T> {
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        (!*closed).then(take_in)
+    }
+
+    /// ◆ When this returns nothing more is taken in.
+    pub(super) fn close(&self) {
+        *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
 }
 
 /// How a connection ended.
@@ -132,7 +150,7 @@ impl Destination {
                 End::Over => self.refusals = MOST_REFUSALS,
             }
             // The handoff, where there is one, says how long it is worth while.
-            let merges = matches!(self.purpose, Purpose::Merge);
+            let merges = matches!(self.purpose, Purpose::Merge(_));
             let late = merges && since.elapsed() >= MERGE_PATIENCE;
             if self.refusals >= MOST_REFUSALS || late {
                 return self.give_up(held).await;
@@ -162,7 +180,7 @@ impl Destination {
 
     /// What was taken in, unless it has become a part of what is served.
     async fn forget(&self, turn: &Turn) {
-        if matches!(self.purpose, Purpose::Merge) {
+        if matches!(self.purpose, Purpose::Merge(_)) {
             return;
         }
         let slice = self.begin.tag.slice;
@@ -309,11 +327,11 @@ impl Destination {
             }
         })?;
         self.begun = true;
-        let how = match self.purpose {
-            Purpose::Replace(_) => Import::Replace,
-            Purpose::Merge => Import::Merge,
+        let import = |how| self.common.state.import(slice, &frame.records, how);
+        let imported = match &self.purpose {
+            Purpose::Replace(_) => import(Import::Replace),
+            Purpose::Merge(gate) => gate.pass(|| import(Import::Merge)).ok_or(End::Over)?,
         };
-        let imported = self.common.state.import(slice, &frame.records, how);
         imported.map_err(|error| {
             tracing::warn!(%error, %slice, "the application cannot read its records");
             counters.state_bad_records.add(1);
@@ -323,7 +341,8 @@ impl Destination {
             self.common.state.fingerprint(slice, &sample.key) != Some(sample.fingerprint)
         };
         // What is served meanwhile may differ.
-        if how == Import::Replace && frame.samples.iter().any(differs) {
+        let served = matches!(self.purpose, Purpose::Merge(_));
+        if !served && frame.samples.iter().any(differs) {
             tracing::warn!(%slice, "a key that was compared differs at the two ends of a transfer");
             counters.state_samples_differ.add(1);
             return Err(End::Anew);

@@ -5,13 +5,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use leasehold_proto::holder::{Holder, Local, Part};
+use leasehold_proto::target::Mode;
 use leasehold_proto::transfer::TransferTag;
 use leasehold_proto::view::Lease;
 use leasehold_proto::wire::PullBegin;
 use leasehold_proto::{ClockTime, Epoch, Slice};
 
 use super::super::handler::{Arrival, Callbacks, Cause, SliceInfo};
-use super::destination::{Destination, Purpose};
+use super::destination::{Destination, Gate, Purpose};
 use super::refusal::NotServed;
 use super::{Engine, Line, Outgoing, Task, Which, source};
 
@@ -36,7 +37,20 @@ pub(super) struct Kept {
 pub(super) struct Merging {
     slice: Slice,
     epoch: Epoch,
+    gate: Arc<Gate>,
     task: Task,
+}
+
+impl Drop for Merging {
+    fn drop(&mut self) {
+        // The end of a task is not waited for.
+        self.gate.close();
+    }
+}
+
+fn is_eventual(holder: &Holder) -> bool {
+    let mode = holder.view().map(|view| view.mode);
+    mode == Some(Mode::Eventual)
 }
 
 impl Engine {
@@ -53,7 +67,8 @@ impl Engine {
         let provider = holder
             .view()
             .and_then(|view| view.get(lost.slice.first()).1.provider);
-        let wanted = lost.cause == Cause::Lost
+        let wanted = is_eventual(holder)
+            && lost.cause == Cause::Lost
             && provider.is_some_and(|from| from.digest.is_none() && Some(from.lease) == mine);
         if wanted {
             self.kept.push(Kept {
@@ -163,7 +178,8 @@ impl Engine {
             return false;
         };
         let (_, assigned) = view.get(slice.first());
-        assigned.owner == Some(Lease { session, epoch })
+        is_eventual(holder)
+            && assigned.owner == Some(Lease { session, epoch })
             && assigned
                 .provider
                 .is_some_and(|from| from.digest.is_none() && from.lease.session != session)
@@ -205,17 +221,21 @@ impl Engine {
             let (before, turn) = callbacks.order.turn(info.slice);
             let complete = Arc::new(OnceLock::new());
             let common = self.common.clone();
-            let import = Destination::new(common, Purpose::Merge, begin, address, complete);
+            let gate: Arc<Gate> = Arc::default();
+            let purpose = Purpose::Merge(Arc::clone(&gate));
+            let import = Destination::new(common, purpose, begin, address, complete);
             self.merging.push(Merging {
                 slice: info.slice,
                 epoch: info.epoch,
+                gate,
                 task: Task(tokio::spawn(import.run(before, turn)).abort_handle()),
             });
         }
     }
 
     /// Ends the merges of slices that are not owned any more, and keeps nothing of those that came
-    /// back.
+    /// back. ◆ In another mode than eventual nothing is merged or kept, from before the Assigner
+    /// hears that this mode is known: what was removed there would come back.
     pub(super) fn settle_provided(
         &mut self,
         holder: &Holder,
@@ -234,9 +254,10 @@ impl Engine {
             }
             left.is_empty()
         };
+        let eventual = is_eventual(holder);
         self.merging
-            .retain(|merging| !merging.task.has_ended() && owned(merging));
-        if holder.session().is_none() {
+            .retain(|merging| eventual && !merging.task.has_ended() && owned(merging));
+        if !eventual {
             for slice in self.forget_kept(|_| true) {
                 callbacks.discard(slice);
             }
