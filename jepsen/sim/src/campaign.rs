@@ -183,7 +183,7 @@ fn figures(path: &Path, args: &Run, total: &Coverage, seconds: f64, broken: bool
 #[derive(clap::Args)]
 pub struct Mutants {
     /// Schedules that may pass before one fails.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 40_000)]
     budget: u64,
     /// Only these.
     #[arg(long, value_delimiter = ',')]

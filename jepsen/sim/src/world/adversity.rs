@@ -35,7 +35,7 @@ impl Adversity {
             haste: *rng.pick(&[15, 30, 60, 100]),
             unrest: *rng.pick(&[25, 50, 100]),
             messages: *rng.pick(&[8, 16, 48]),
-            stateful: rng.chance(60),
+            stateful: rng.chance(40),
             rates,
             left_out: Fault::ALL
                 .iter()
