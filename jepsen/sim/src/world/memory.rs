@@ -192,8 +192,8 @@ impl World {
     fn acquire(&mut self, at: usize, k: usize, session: SessionId, epoch: Epoch, slice: Slice) {
         let proof = self.hosts[at].holder.proof_of_state(slice, epoch);
         let memory = &mut self.hosts[at].application.kept;
-        let imports = memory.imports.values();
-        let import = imports.filter(|import| import.is_of(k, epoch)).next();
+        let mut imports = memory.imports.values();
+        let import = imports.find(|import| import.is_of(k, epoch));
         let warm = import.is_some_and(|import| import.may_be_served(proof));
         let had_all = import.is_some_and(|import| import.receiver.complete().is_some());
         let arrived = import.filter(|_| warm).map(|import| import.value(k));
