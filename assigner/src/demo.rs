@@ -10,6 +10,7 @@ mod phases;
 mod pod;
 pub mod requests;
 mod screen;
+mod serving;
 mod softstore;
 mod status;
 mod verdict;

@@ -11,12 +11,12 @@ use clap::Args;
 use leasehold_client::state::{SliceState, StateMap};
 use leasehold_client::{Guard, OwnershipEvent, Slicelet};
 use leasehold_proto::{FencingToken, Slice, TargetName};
-use tokio::signal::unix::{self, SignalKind};
 use tonic::{Request, Response, Status};
 
 use super::kv::kv_server::{Kv, KvServer};
 use super::kv::{GetReply, GetRequest, PutReply, PutRequest};
 use super::ownership::{Event, Log, Span};
+use super::serving::{serve_owned, server};
 use crate::harness::now_ns;
 
 /// Longest key that the service takes.
@@ -69,28 +69,10 @@ pub async fn run(args: PodArgs) -> anyhow::Result<()> {
         slicelet: Arc::clone(&slicelet),
         values,
     };
-    let mut stop = unix::signal(SignalKind::terminate())?;
-    let draining = Arc::clone(&slicelet);
-    let drained = async move {
-        stop.recv().await;
-        if let Err(error) = draining.drain(args.drain).await {
-            // Nobody was left to take them, or there was no time: their values go with this pod.
-            tracing::warn!(%error, "not every slice has moved");
-        }
-    };
-    tonic::transport::Server::builder()
-        .tcp_nodelay(true)
-        .initial_connection_window_size(16 << 20)
+    let router = server()
         .add_service(peers.into_server())
-        .add_service(KvServer::new(service))
-        .serve_with_shutdown(args.listen, drained)
-        .await
-        .with_context(|| format!("cannot serve at {}", args.listen))?;
-    match Arc::into_inner(slicelet) {
-        Some(slicelet) => Ok(slicelet.close().await?),
-        // A connection that is still open keeps the service; dropping the last one closes as well.
-        None => Ok(()),
-    }
+        .add_service(KvServer::new(service));
+    serve_owned(router, args.listen, slicelet, args.drain).await
 }
 
 fn translate(event: OwnershipEvent) -> Event {

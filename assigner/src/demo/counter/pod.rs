@@ -4,17 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Args;
 use leasehold_client::Slicelet;
 use leasehold_client::state::{SliceState, StateMap};
 use leasehold_proto::{Slice, TargetName};
-use tokio::signal::unix::{self, SignalKind};
 use tonic::{Request, Response, Status};
 
 use super::count::{Count, MOST_AUTHORS};
 use crate::demo::kv::counter_server::{Counter, CounterServer};
 use crate::demo::kv::{CountReply, CountRequest, IncrementReply, IncrementRequest};
+use crate::demo::serving::{serve_owned, server};
 
 /// Longest key that the service takes.
 const KEY_BYTES: usize = 256;
@@ -53,27 +52,10 @@ pub async fn run(args: PodArgs) -> anyhow::Result<()> {
         slicelet: Arc::clone(&slicelet),
         counts,
     };
-    let mut stop = unix::signal(SignalKind::terminate())?;
-    let draining = Arc::clone(&slicelet);
-    let drained = async move {
-        stop.recv().await;
-        if let Err(error) = draining.drain(DRAIN).await {
-            tracing::error!(%error, "not every slice has moved");
-        }
-    };
-    tonic::transport::Server::builder()
-        .tcp_nodelay(true)
-        .initial_connection_window_size(16 << 20)
+    let router = server()
         .add_service(peers.into_server())
-        .add_service(CounterServer::new(service))
-        .serve_with_shutdown(args.listen, drained)
-        .await
-        .with_context(|| format!("cannot serve at {}", args.listen))?;
-    match Arc::into_inner(slicelet) {
-        Some(slicelet) => Ok(slicelet.close().await?),
-        // A connection that is still open keeps the service; dropping the last one closes as well.
-        None => Ok(()),
-    }
+        .add_service(CounterServer::new(service));
+    serve_owned(router, args.listen, slicelet, DRAIN).await
 }
 
 #[tonic::async_trait]

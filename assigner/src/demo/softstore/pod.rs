@@ -9,13 +9,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Args;
 use leasehold_client::{
     Guard, GuardError, Lost, OnTransferFailure, Slicelet, SliceletBuilder, Transfers,
 };
 use leasehold_proto::{KeyHash, SliceKey, TargetName};
-use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::{Mutex, MutexGuard};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
@@ -26,6 +24,7 @@ use super::value::{MOST_BYTES, key_bytes};
 use crate::demo::kv::backing_client::BackingClient;
 use crate::demo::kv::softstore_server::{Softstore, SoftstoreServer};
 use crate::demo::kv::{FindReply, FindRequest, KeepReply, KeepRequest, LoadRequest, SaveRequest};
+use crate::demo::serving::{serve, serve_owned, server};
 
 /// Keys that share a turn.
 const TURNS: usize = 4_096;
@@ -76,35 +75,12 @@ pub async fn run(args: PodArgs) -> anyhow::Result<()> {
         store: BackingClient::new(store.connect_lazy()),
         turns: (0..TURNS).map(|_| Mutex::default()).collect(),
     };
-    let mut stop = unix::signal(SignalKind::terminate())?;
-    let draining = slicelet.clone();
-    let drained = async move {
-        stop.recv().await;
-        if let Some(slicelet) = draining
-            && let Err(error) = slicelet.drain(args.grace).await
-        {
-            tracing::error!(%error, "not every slice has moved");
-        }
-    };
-    let peers = slicelet.as_ref().map(|slicelet| slicelet.peer_service());
-    tonic::transport::Server::builder()
-        .tcp_nodelay(true)
-        .initial_connection_window_size(16 << 20)
-        .add_optional_service(peers.map(|peers| peers.into_server()))
-        .add_service(SoftstoreServer::new(service))
-        .serve_with_shutdown(args.listen, drained)
-        .await
-        .with_context(|| format!("cannot serve at {}", args.listen))?;
+    let server = server().add_service(SoftstoreServer::new(service));
     let Some(slicelet) = slicelet else {
-        return Ok(());
+        return serve(server, args.listen).await;
     };
-    // To the pod's log: what moved, and what did not.
-    println!("{:#?}", slicelet.stats());
-    match Arc::into_inner(slicelet) {
-        Some(slicelet) => Ok(slicelet.close().await?),
-        // A connection that is still open keeps the service; dropping the last one closes as well.
-        None => Ok(()),
-    }
+    let router = server.add_service(slicelet.peer_service().into_server());
+    serve_owned(router, args.listen, slicelet, args.grace).await
 }
 
 fn start(target: &TargetName, args: &PodArgs, cache: &SliceCache) -> anyhow::Result<Slicelet> {

@@ -11,12 +11,12 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use parking_lot::Mutex;
-use tokio::signal::unix::{self, SignalKind};
 use tonic::{Code, Request, Response, Status};
 
 use super::value::value;
 use crate::demo::kv::backing_server::{Backing, BackingServer};
 use crate::demo::kv::{LoadReply, LoadRequest, SaveReply, SaveRequest, WorkReply, WorkRequest};
+use crate::demo::serving::{serve, server};
 
 /// In front of each value in the file.
 const VERSION_BYTES: usize = 8;
@@ -60,16 +60,8 @@ pub async fn run(args: StoreArgs) -> anyhow::Result<()> {
         records: Mutex::new(records),
         latency: args.latency,
     };
-    let mut stop = unix::signal(SignalKind::terminate())?;
-    let stopped = async move {
-        stop.recv().await;
-    };
-    tonic::transport::Server::builder()
-        .tcp_nodelay(true)
-        .add_service(BackingServer::new(store))
-        .serve_with_shutdown(args.listen, stopped)
-        .await
-        .with_context(|| format!("cannot serve at {}", args.listen))
+    let router = server().add_service(BackingServer::new(store));
+    serve(router, args.listen).await
 }
 
 /// Whether the store refused because a later owner had been there: nothing was done.
