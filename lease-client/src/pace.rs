@@ -26,8 +26,10 @@ pub struct Speed {
 }
 
 /// Slower than this no transfer goes, whatever requests take, so that it ends; unless
-/// [`Speed::most_bytes_per_s`] is lower.
+/// [`Speed::most_bytes_per_s`] is lower. See also [`Pacer::falls_behind`].
 const FLOOR: f64 = (1 << 20) as f64;
+/// While a transfer falls behind the writes to its slice the floor is doubled as often as this.
+const FLOOR_RISES: Duration = Duration::from_secs(1);
 /// The first transfer after a rest begins with this where there are requests.
 const START: f64 = (64 << 20) as f64;
 /// It begins with this where there are hardly any requests: as fast as a network goes, and not so far
@@ -61,6 +63,10 @@ const REST: Duration = Duration::from_secs(10);
 pub struct Pacer {
     speed: Speed,
     bytes_per_s: f64,
+    /// What the speed does not fall below.
+    floor: f64,
+    /// When the floor last rose.
+    floor_rose_at: Option<Instant>,
     /// Bytes that may go now; below zero they were sent in advance.
     allowance: f64,
     filled_at: Instant,
@@ -83,6 +89,8 @@ impl Pacer {
         let mut pacer = Self {
             speed,
             bytes_per_s: START,
+            floor: FLOOR,
+            floor_rose_at: None,
             allowance: 0.0,
             filled_at: now,
             adjusted_at: now,
@@ -135,6 +143,17 @@ impl Pacer {
         self.allowance -= bytes as f64;
     }
 
+    /// A transfer does not gain on the writes to its slice, so that it would never end: for as long
+    /// as this is said the speed falls less and less far, whatever requests take.
+    pub fn falls_behind(&mut self, now: Instant) {
+        let since = |at| now.saturating_duration_since(at);
+        if self.floor_rose_at.is_none_or(|at| since(at) >= FLOOR_RISES) {
+            self.floor = (self.floor * 2.0).min(CEILING);
+            self.floor_rose_at = Some(now);
+            self.set(self.bytes_per_s);
+        }
+    }
+
     fn fill(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.filled_at).as_secs_f64();
         let most = self.bytes_per_s * BURST.as_secs_f64();
@@ -148,6 +167,10 @@ impl Pacer {
     pub fn adjust(&mut self, now: Instant, p99: Option<Duration>) {
         let passed = now.saturating_duration_since(self.adjusted_at);
         self.adjusted_at = self.adjusted_at.max(now);
+        let rose = self.floor_rose_at;
+        if rose.is_some_and(|at| now.saturating_duration_since(at) > FLOOR_RISES * 2) {
+            (self.floor, self.floor_rose_at) = (FLOOR, None);
+        }
         self.p99 = p99.map(|p99| self.p99.map_or(p99, |known| (known + p99) / 2));
         let held_up = std::mem::take(&mut self.held_up);
         let Some(p99) = self.p99 else {
@@ -181,7 +204,7 @@ impl Pacer {
             .speed
             .most_bytes_per_s
             .map_or(CEILING, |most| most.max(1) as f64);
-        self.bytes_per_s = bytes_per_s.max(FLOOR).min(most);
+        self.bytes_per_s = bytes_per_s.max(self.floor).min(most);
     }
 
     /// The present speed.

@@ -624,6 +624,38 @@ async fn a_pod_that_drains_brings_its_state_away() {
     assert_eq!(a.state.open_exports(), 0);
 }
 
+/// Its every value changes many times in the time that it takes to send them all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slice_that_is_written_faster_than_it_is_sent_moves() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, TargetConfig::default());
+    let mut transfers = Transfers::default();
+    transfers.speed.most_bytes_per_s = Some(1 << 20);
+    transfers.frame_bytes = 16 << 10;
+    let start = || Counter::start_with(&fake, |builder| builder.transfers(transfers.clone()));
+    let (a, b) = (start().await, start().await);
+    let keys: Vec<[u8; 1_000]> = (0..100).map(|n| [n; 1_000]).collect();
+    a.serves(&keys[0]).await;
+    let (stop, mut acknowledged) = (AtomicBool::new(false), 0);
+    let writer = async {
+        while !stop.load(Ordering::Relaxed) {
+            for key in &keys {
+                let moved = a.increment(key).await.is_none();
+                acknowledged += u64::from(!moved || b.increment(key).await.is_some());
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let mover = async {
+        b.take(&fake, &keys[0]).await;
+        stop.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(writer, mover);
+    let counted: u64 = keys.iter().filter_map(|key| b.count(key)).sum();
+    assert_eq!(counted, acknowledged);
+    assert_eq!(b.pod.slicelet.stats().arrivals_warm, 1);
+}
+
 /// The destination moves nothing for many times the short patience of a drain: first it is out of
 /// reach, then the source is in the middle of the bulk.
 #[tokio::test(flavor = "multi_thread")]

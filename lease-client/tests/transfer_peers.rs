@@ -344,9 +344,9 @@ async fn an_owner_that_becomes_the_only_one_merges_nothing_more() {
     let lent = state.clone();
     let owner = Pod::start_with(&fake, "cart", |builder| builder.state(lent)).await;
     owner.slicelet.ready(LONG).await.unwrap();
-    let (slice, from) = fake.owner("cart", SliceKey::MIN).unwrap();
+    let (slice, lease) = fake.owner("cart", SliceKey::MIN).unwrap();
     let to = owner.slicelet.session().unwrap();
-    let from = Some(from);
+    let from = Some(lease);
     let step = || PlanStep::Reassign { slice, from, to };
     until("it may receive", || fake.step("cart", step()).is_ok()).await;
     until("the first has come", || state.kept() == b"r1").await;
@@ -356,7 +356,7 @@ async fn an_owner_that_becomes_the_only_one_merges_nothing_more() {
     let tag = TransferTag {
         target: fake::target("cart"),
         slice,
-        from_epoch: from.unwrap().epoch,
+        from_epoch: lease.epoch,
         to_epoch: fake.owner("cart", SliceKey::MIN).unwrap().1.epoch,
         handoff: None,
     };

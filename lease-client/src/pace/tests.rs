@@ -214,3 +214,27 @@ fn a_speed_that_nobody_uses_does_not_rise() {
     }
     assert_eq!(pacer.bytes_per_s(), START as u64);
 }
+
+#[test]
+fn a_transfer_that_falls_behind_is_slowed_down_less_and_less() {
+    let begun = Instant::now();
+    let mut pacer = Pacer::new(Speed::default(), begun);
+    pacer.begin(begun, Some(Duration::from_millis(1)));
+    let slow = Some(Duration::from_secs(1));
+    let mut at = |ms: u32, behind| {
+        let now = begun + Duration::from_millis(ms.into());
+        if behind {
+            pacer.falls_behind(now);
+        }
+        pacer.adjust(now, slow);
+        pacer.bytes_per_s() >> 20
+    };
+    assert_eq!((0..20).map(|ms| at(ms, false)).min(), Some(1));
+    let speeds: Vec<u64> = (10..60).map(|n| at(n * 100, true)).collect();
+    assert_eq!(
+        [speeds[0], speeds[9], speeds[10], speeds[40]],
+        [2, 2, 4, 32]
+    );
+    // Slowly written again.
+    assert_eq!((80..120).map(|n| at(n * 100, false)).min(), Some(1));
+}

@@ -5,6 +5,7 @@
 //! acknowledged the last change, and with the digest of all that it has; it is served from what was
 //! taken in only if the surrender has that digest.
 
+mod chase;
 mod config;
 mod destination;
 mod erased;
@@ -100,9 +101,9 @@ pub(super) enum Which {
 
 /// A transfer away from here.
 struct Outgoing {
-    commands: mpsc::UnboundedSender<source::Command>,
+    commands: Arc<source::Commands>,
     failed: bool,
-    _task: Task,
+    task: Task,
 }
 
 impl Outgoing {
@@ -117,12 +118,8 @@ impl Outgoing {
         Outgoing {
             commands,
             failed: false,
-            _task: Task(task),
+            task: Task(task),
         }
-    }
-
-    fn send(&self, command: source::Command) -> bool {
-        self.commands.send(command).is_ok()
     }
 }
 
@@ -271,15 +268,17 @@ impl Engine {
             Outgoing::start(common, which, begin.tag.clone(), before, turn)
         });
         // A task that has failed says so to whoever asks.
-        outgoing.send(source::Command::Connect(line, begin.have));
+        outgoing.commands.connect(line, begin.have);
     }
 
     /// The slice is frozen and drained: brings the last change over. `false` when nothing of it
     /// was asked for, so that it can be surrendered without state.
     pub(super) fn finish(&self, handoff: HandoffId) -> bool {
-        self.outgoing
-            .get(&handoff)
-            .is_some_and(|outgoing| !outgoing.failed && outgoing.send(source::Command::Finish))
+        let sends = |outgoing: &&Outgoing| !outgoing.failed && !outgoing.task.has_ended();
+        let outgoing = self.outgoing.get(&handoff).filter(sends);
+        outgoing
+            .inspect(|outgoing| outgoing.commands.finish())
+            .is_some()
     }
 
     /// The transfer cannot be completed.

@@ -15,6 +15,8 @@ use crate::view::{Assigned, Handoff, Lease};
 
 /// How often a destination repeats *ready* while it waits for the source's answer.
 const READY_AGAIN: Duration = Duration::from_millis(200);
+/// So many handoff deadlines a source waits for a destination that moves on all the time.
+const LONGEST: u32 = 30;
 
 /// Where a source stands. ◆ The first of surrendered and refused wins for the life of the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub(super) struct Outgoing {
     handoff: Handoff,
     state: Source,
     deadline: ClockTime,
+    /// Until when the deadline is put off, unless the process is about to end.
+    put_off_until: ClockTime,
     /// The destination's latest *ready*, not yet answered.
     waiting: Option<Ready>,
 }
@@ -86,6 +90,7 @@ impl Canonical for Outgoing {
             Source::Serving => {
                 visitor.plain(0);
                 visitor.due(self.deadline);
+                visitor.due(self.put_off_until);
             }
             Source::Freezing => visitor.plain(1),
             Source::Surrendered(digest) => {
@@ -202,6 +207,7 @@ impl Holder {
             handoff,
             state: Source::Serving,
             deadline,
+            put_off_until: now + self.config.handoff_deadline * LONGEST,
             waiting: None,
         };
         self.outgoing.entry(handoff.id).or_insert(fresh).handoff = handoff;
@@ -387,8 +393,10 @@ impl Holder {
     }
 
     pub(super) fn progressing(&mut self, now: ClockTime, id: HandoffId) {
-        let latest = self.latest(now);
-        if let Some(outgoing) = self.outgoing.get_mut(&id) {
+        let (latest, ends) = (self.latest(now), self.hurry.is_some());
+        if let Some(outgoing) = self.outgoing.get_mut(&id)
+            && (ends || now < outgoing.put_off_until)
+        {
             outgoing.deadline = outgoing.deadline.max(latest);
         }
     }

@@ -506,3 +506,18 @@ fn a_process_that_ends_waits_for_its_destinations_as_long_as_it_can() {
     assert!(freezes(source.handle(at(60_500), Input::Wake)));
     assert_eq!(leaving(source), 1);
 }
+
+/// A slice that is written as fast as it is sent is not on its way for ever.
+#[test]
+fn a_transfer_that_moves_on_without_end_is_given_up() {
+    let mut pair = pair();
+    let id = pair.handoff.id;
+    let source = &mut pair.source;
+    let mut leaving_at = |now| {
+        source.handle(now, Input::Progressing(id));
+        source.leaving().count() == 1
+    };
+    assert!((0..300).all(|second| leaving_at(at(second * 1_000))));
+    assert!((300..309).all(|second| leaving_at(at(second * 1_000))));
+    assert!(!leaving_at(at(309_000)));
+}

@@ -14,7 +14,7 @@ use leasehold_proto::{ClockTime, Epoch, Slice};
 use super::super::handler::{Arrival, Callbacks, Cause, SliceInfo};
 use super::destination::{Destination, Gate, Purpose};
 use super::refusal::NotServed;
-use super::{Engine, Line, Outgoing, Task, Which, source};
+use super::{Engine, Line, Outgoing, Task, Which};
 
 /// How long state is kept for a new owner that has not asked for it yet, or does not go on.
 const KEEP: Duration = Duration::from_secs(5);
@@ -166,9 +166,7 @@ impl Engine {
             kept.given.push((self.next_number, tag.clone(), outgoing));
             kept.given.len() - 1
         });
-        kept.given[at]
-            .2
-            .send(source::Command::Connect(line, begin.have));
+        kept.given[at].2.commands.connect(line, begin.have);
         Ok(())
     }
 

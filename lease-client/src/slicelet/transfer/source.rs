@@ -8,6 +8,8 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,13 +18,14 @@ use leasehold_proto::wire::status::Refusal;
 use leasehold_proto::wire::{PullBegin, PullRequest, pb};
 use leasehold_proto::{limits, mutant};
 use tokio::sync::mpsc::OwnedPermit;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::super::driver::Event;
 use super::super::order::{Before, Turn};
+use super::chase::{Chase, Chased};
 use super::{Common, SAY_PROGRESS, Which};
 use crate::state::{Exported, StateExport};
 
@@ -59,11 +62,52 @@ impl Line {
     }
 }
 
-pub(super) enum Command {
+enum Command {
     /// The destination has called, and has this much.
     Connect(Box<Line>, Option<Ack>),
     /// The slice is frozen and no guard is in flight: nothing changes any more.
     Finish,
+}
+
+/// What a task has not heard yet: of the calls only the newest counts.
+#[derive(Default)]
+pub(super) struct Commands {
+    call: Mutex<Option<(Box<Line>, Option<Ack>)>>,
+    finish: AtomicBool,
+    told: Notify,
+}
+
+impl Commands {
+    fn call(&self) -> MutexGuard<'_, Option<(Box<Line>, Option<Ack>)>> {
+        self.call.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The destination has called, and has this much.
+    pub(super) fn connect(&self, line: Box<Line>, have: Option<Ack>) {
+        let older = self.call().replace((line, have));
+        if let Some((line, _)) = older {
+            line.refuse(Refusal::Superseded.into());
+        }
+        self.told.notify_one();
+    }
+
+    /// The slice is frozen and no guard is in flight: nothing changes any more.
+    pub(super) fn finish(&self) {
+        self.finish.store(true, Ordering::Release);
+        self.told.notify_one();
+    }
+
+    async fn next(&self) -> Command {
+        loop {
+            if let Some((line, have)) = self.call().take() {
+                return Command::Connect(line, have);
+            }
+            if self.finish.swap(false, Ordering::Acquire) {
+                return Command::Finish;
+            }
+            self.told.notified().await;
+        }
+    }
 }
 
 /// Begins to send, at once to the end if the slice is not served here any more.
@@ -73,31 +117,34 @@ pub(super) fn start(
     tag: TransferTag,
     before: Before,
     turn: Turn,
-) -> (mpsc::UnboundedSender<Command>, AbortHandle) {
-    // Bounded by calls of one destination, each of which ends the one before.
-    let (sender, commands) = mpsc::unbounded_channel();
+) -> (Arc<Commands>, AbortHandle) {
+    let commands: Arc<Commands> = Arc::default();
+    let heard = Arc::clone(&commands);
     let task = tokio::spawn(async move {
+        // Until the task is ended from outside.
+        let _turn = turn;
         before.ended().await;
+        let now = Instant::now();
         let source = Source {
+            chase: Chase::new(now, common.config.finish_deadline),
             sender: Sender::new(tag.clone(), common.config.window_bytes),
             export: common.state.export(tag.slice),
             common,
             which,
             tag,
-            commands,
+            commands: heard,
             connection: None,
             again: VecDeque::new(),
             stage: match which {
                 Which::Handoff(_) => Stage::Bulk,
                 Which::Kept(_) => Stage::Finishing,
             },
-            said_progress: Instant::now(),
+            said_progress: now,
             paced: None,
         };
         source.run().await;
-        drop(turn);
     });
-    (sender, task.abort_handle())
+    (commands, task.abort_handle())
 }
 
 /// How far the export is.
@@ -132,13 +179,14 @@ struct Source {
     common: Common,
     which: Which,
     tag: TransferTag,
-    commands: mpsc::UnboundedReceiver<Command>,
+    commands: Arc<Commands>,
     sender: Sender<Bytes>,
     export: Box<dyn StateExport>,
     connection: Option<Connection>,
     /// Frames that a destination lacks after its connection broke.
     again: VecDeque<Frame<Bytes>>,
     stage: Stage,
+    chase: Chase,
     said_progress: Instant,
     /// Others go first until then.
     paced: Option<Instant>,
@@ -146,7 +194,7 @@ struct Source {
 
 /// What comes next.
 enum Next {
-    Command(Option<Command>),
+    Command(Command),
     Ack(Result<Ack, ()>),
     Place(OwnedSemaphorePermit),
     Room(Result<OwnedPermit<Result<pb::StateFrame, Status>>, ()>),
@@ -157,9 +205,8 @@ impl Source {
     async fn run(mut self) {
         loop {
             match self.next().await {
-                Next::Command(None) => return,
-                Next::Command(Some(Command::Connect(line, have))) => self.connect(line, have),
-                Next::Command(Some(Command::Finish)) => {
+                Next::Command(Command::Connect(line, have)) => self.connect(line, have),
+                Next::Command(Command::Finish) => {
                     if matches!(self.stage, Stage::Bulk | Stage::Following(_)) {
                         self.stage = Stage::Finishing;
                         self.paced = None;
@@ -186,7 +233,7 @@ impl Source {
     async fn next(&mut self) -> Next {
         let wanted = self.wants_to_send();
         let Some(connection) = &mut self.connection else {
-            return Next::Command(self.commands.recv().await);
+            return Next::Command(self.commands.next().await);
         };
         let Connection {
             acks,
@@ -224,7 +271,7 @@ impl Source {
         };
         tokio::select! {
             biased;
-            command = self.commands.recv() => Next::Command(command),
+            command = self.commands.next() => Next::Command(command),
             ack = acknowledgement(acks) => Next::Ack(ack),
             permit = place => Next::Place(permit),
             permit = room => Next::Room(permit),
@@ -274,7 +321,7 @@ impl Source {
             Stage::Following(_) | Stage::Finished | Stage::Failed => Place::NotNeeded,
             Stage::Finishing if !kept => Place::NotNeeded,
             Stage::Bulk | Stage::Finishing => {
-                let places = std::sync::Arc::clone(&self.common.places_out);
+                let places = Arc::clone(&self.common.places_out);
                 Place::Wanted(Box::pin(async move {
                     match places.acquire_owned().await {
                         Ok(permit) => permit,
@@ -371,6 +418,7 @@ impl Source {
         let counters = &self.common.shared.counters;
         counters.state_bytes_out.add(frame.records.len() as u64);
         self.common.throttle.charge(frame.records.len());
+        self.chase.sent(frame.records.len());
         permit.send(Ok(frame.into()));
     }
 
@@ -386,12 +434,12 @@ impl Source {
         }
         let following = matches!(self.stage, Stage::Following(_));
         let mark = match exported {
-            Exported::More => Mark::More,
+            Exported::More if !self.is_near() => Mark::More,
             Exported::CaughtUp if frozen => {
                 self.stage = Stage::Finished;
                 Mark::Last
             }
-            Exported::CaughtUp => {
+            Exported::More | Exported::CaughtUp => {
                 self.stage = Stage::Following(Instant::now() + LOOK_FOR_CHANGES);
                 self.leave_place();
                 Mark::CaughtUp
@@ -406,6 +454,20 @@ impl Source {
             self.fail();
         }
         frame
+    }
+
+    /// Whether a slice that is written all the time is as good as sent. While it is not, and no
+    /// less is left than before, transfers go faster.
+    fn is_near(&mut self) -> bool {
+        if self.stage != Stage::Bulk {
+            return false;
+        }
+        let export = &self.export;
+        let chased = self.chase.look(Instant::now(), || export.left_bytes());
+        if chased == Some(Chased::FallsBehind) {
+            self.common.throttle.falls_behind();
+        }
+        chased == Some(Chased::IsNear)
     }
 
     /// A record is larger than a frame may be: the state cannot move.

@@ -36,6 +36,11 @@ impl Throttle {
         self.pacer().may_send(Instant::now(), 0).err()
     }
 
+    /// A transfer does not gain on the writes to its slice.
+    pub(super) fn falls_behind(&self) {
+        self.pacer().falls_behind(Instant::now());
+    }
+
     /// So many bytes go now.
     pub(super) fn charge(&self, bytes: usize) {
         // What may not wait, the last change of a frozen slice, goes in any case.
