@@ -632,9 +632,11 @@ async fn a_slice_that_is_written_faster_than_it_is_sent_moves() {
     let mut transfers = Transfers::default();
     transfers.speed.most_bytes_per_s = Some(1 << 20);
     transfers.frame_bytes = 16 << 10;
+    // Of this a quarter is longer than everything takes.
+    transfers.finish_deadline = Duration::from_secs(2);
     let start = || Counter::start_with(&fake, |builder| builder.transfers(transfers.clone()));
     let (a, b) = (start().await, start().await);
-    let keys: Vec<[u8; 1_000]> = (0..100).map(|n| [n; 1_000]).collect();
+    let keys: Vec<[u8; 4_000]> = (0..100).map(|n| [n; 4_000]).collect();
     a.serves(&keys[0]).await;
     let (stop, mut acknowledged) = (AtomicBool::new(false), 0);
     let writer = async {
