@@ -166,6 +166,8 @@ struct Reader<'a> {
     passages: Vec<Passage>,
     /// Whether the process has said that it is about to end.
     hurried: bool,
+    /// The time of its last line: it lived then.
+    last_ns: u64,
     trimmed: Trimmed,
 }
 
@@ -182,6 +184,7 @@ impl<'a> Reader<'a> {
             clocks: Vec::new(),
             passages: Vec::new(),
             hurried: false,
+            last_ns: 0,
             trimmed: Trimmed::default(),
         }
     }
@@ -195,6 +198,7 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         let at_ns = words.number()?;
+        self.last_ns = self.last_ns.max(at_ns);
         match verb {
             "lease" => {
                 self.clock(at_ns, words.number()?);
@@ -394,6 +398,11 @@ impl<'a> Reader<'a> {
         }
         let origin = self.origin_ns;
         witness.clocks.append(&mut self.clocks);
+        // Who is killed says nothing more, whatever is left of its lease.
+        let last_ns = self.last_ns.saturating_sub(self.origin_ns);
+        for passage in &mut self.passages {
+            passage.alive_ns = passage.alive_ns.min(last_ns);
+        }
         witness.passages.append(&mut self.passages);
         witness.trimmed.merge(&self.trimmed);
         witness.holds.extend(self.closed.into_iter().map(|closed| {
