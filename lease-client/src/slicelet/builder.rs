@@ -20,6 +20,12 @@ use crate::endpoints::Endpoints;
 use crate::error::Error;
 use crate::state::SliceState;
 
+/// How long guards in flight are waited for.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(1);
+/// How long a request waits for the longest handover that succeeds: the guards in flight, then the
+/// last change of the state, and some time for messages.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
 /// Makes a [`Slicelet`].
 #[must_use = "a builder does nothing until it is started"]
 pub struct SliceletBuilder {
@@ -50,10 +56,10 @@ impl SliceletBuilder {
             transfers: Transfers::default(),
             log: None,
             clock: Clock::System(SystemClock::new()),
-            drain_deadline: Duration::from_secs(1),
+            drain_deadline: DRAIN_DEADLINE,
             accepts_fenced: false,
             most_waiting: 4_096,
-            longest_wait: Duration::from_secs(1),
+            longest_wait: LONGEST_WAIT,
         }
     }
 
@@ -124,7 +130,8 @@ impl SliceletBuilder {
     }
 
     /// How many requests may wait at once for slices that are being handed over, and how long
-    /// each; 4096 and 1 s unless set.
+    /// each; 4096 and 2 s unless set. Less than [`drain_deadline`](SliceletBuilder::drain_deadline)
+    /// and [`Transfers::finish_deadline`] together fails requests of handovers that succeed.
     pub fn waiting(mut self, most: usize, longest: Duration) -> Self {
         (self.most_waiting, self.longest_wait) = (most, longest);
         self
@@ -204,5 +211,16 @@ impl SliceletBuilder {
             most_waiting: self.most_waiting,
             longest_wait: self.longest_wait,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_waits_for_longer_than_a_handover_takes() {
+        let longest = DRAIN_DEADLINE + Transfers::default().finish_deadline;
+        assert!(SliceletBuilder::new("cart".to_owned()).longest_wait > longest);
     }
 }
