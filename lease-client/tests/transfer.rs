@@ -369,6 +369,29 @@ async fn of_a_source_that_dies_half_way_nothing_is_served() {
     assert_eq!((b.stats().arrivals_cold, b.state.imported()), (1, 0));
 }
 
+/// ◆ What the destination has lacks what the last guard may have written.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_source_that_dies_frozen_nothing_is_served() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, TargetConfig::default());
+    let start = || Counter::start_with(&fake, |builder| builder.drain_deadline(LONG));
+    let (a, b) = (start().await, start().await);
+    a.serves(b"alice").await;
+    assert_eq!(a.increment(b"alice").await, Some(1));
+    let guard = a.pod.slicelet.guard(b"alice").unwrap();
+    b.begin_move(&fake, b"alice").await;
+    pod::until("the slice is frozen", || {
+        a.pod.slicelet.guard(b"alice").is_err()
+    })
+    .await;
+    assert!(b.pod.slicelet.stats().state_bytes_in > 0);
+    fake.expire("cart", a.pod.slicelet.session().unwrap());
+    b.serves(b"alice").await;
+    drop(guard);
+    assert_eq!(b.pod.slicelet.stats().arrivals_cold, 1);
+    assert_eq!(b.increment(b"alice").await, Some(1));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handoff_that_is_cancelled_leaves_nothing_at_its_destination() {
     let fake = Fake::start().await;
@@ -451,18 +474,23 @@ async fn in_eventual_mode_the_state_follows_its_slice() {
 async fn in_eventual_mode_what_was_written_since_is_merged() {
     let fake = Fake::start().await;
     fake.create("cart", 1, eventual());
-    let a = Counter::start(&fake).await;
+    let proxy = Proxy::start().await;
+    let a = Counter::start_with(&fake, |builder| builder.advertise(&proxy.address)).await;
     a.serves(b"alice").await;
-    a.increment(b"alice").await;
+    for _ in 0..5 {
+        a.increment(b"alice").await;
+    }
     a.increment(b"bob").await;
-    let counts = StateMap::merging(|mine: &mut u64, theirs: u64| *mine = (*mine).max(theirs));
+    let counts = StateMap::merging(|mine: &mut u64, theirs: u64| *mine += theirs);
     let b = Counter::with(&fake, counts, |builder| builder).await;
     b.seize(&fake, b"alice").await;
     for _ in 0..2 {
         b.increment(b"alice").await;
     }
+    // Only now can the state come.
+    proxy.lead_to(Some(&a.pod.address));
     pod::until("the state has come", || b.count(b"bob") == Some(1)).await;
-    assert!(b.count(b"alice") >= Some(2));
+    pod::until("both count", || b.count(b"alice") == Some(7)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -477,6 +505,11 @@ async fn in_eventual_mode_a_provider_that_is_dead_is_done_without() {
     b.seize(&fake, b"alice").await;
     assert_eq!(b.increment(b"alice").await, Some(1));
     assert_eq!(b.pod.slicelet.stats().arrivals_merging, 1);
+    pod::until("it is done without", || {
+        b.pod.slicelet.stats().transfers_in_failed == 1
+    })
+    .await;
+    assert_eq!(b.increment(b"alice").await, Some(2));
 }
 
 /// ◆ What a former owner still has is not taken in by an owner that is the only one: a key that was

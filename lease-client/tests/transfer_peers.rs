@@ -8,12 +8,13 @@ mod states;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use fake::Fake;
 use leasehold_client::proto::command::{Digest, PlanStep};
 use leasehold_client::proto::message::{Ready, ReadyAnswer, Surrender};
 use leasehold_client::proto::target::{Consistency, TargetConfig};
-use leasehold_client::proto::transfer::{Ack, Frame, Mark, Sender, TransferTag};
+use leasehold_client::proto::transfer::{Ack, Frame, Mark, Receiver, Sender, TransferTag};
 use leasehold_client::proto::wire::pb::slicelet_peer_client::SliceletPeerClient;
 use leasehold_client::proto::wire::pb::slicelet_peer_server::{SliceletPeer, SliceletPeerServer};
 use leasehold_client::proto::wire::{PullBegin, PullRequest, pb};
@@ -111,6 +112,12 @@ impl Source {
     /// Serves, and owns everything.
     async fn start(fake: &Fake, scripts: Vec<Script>) -> (Source, SessionId) {
         fake.places(false);
+        let (source, from) = Self::serve(fake, scripts).await;
+        fake.grant("cart", Slice::ALL, from);
+        (source, from)
+    }
+
+    async fn serve(fake: &Fake, scripts: Vec<Script>) -> (Source, SessionId) {
         let source = Source::default();
         source.scripts.lock().unwrap().extend(scripts);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -120,7 +127,6 @@ impl Source {
             .serve_with_incoming(TcpIncoming::from(listener));
         tokio::spawn(async move { server.await.unwrap() });
         let from = fake.register("cart", &address);
-        fake.grant("cart", Slice::ALL, from);
         (source, from)
     }
 }
@@ -367,12 +373,15 @@ async fn an_owner_that_becomes_the_only_one_merges_nothing_more() {
     assert!(ended.is_ok() && state.kept() == b"r1");
 }
 
+const FINISH_DEADLINE: Duration = Duration::from_millis(300);
+
 /// A real source with an open handoff to a destination that a test speaks for.
 struct Asking {
     fake: Fake,
     source: Pod,
     state: Bulk,
     begin: PullBegin,
+    open_acks: Mutex<Vec<mpsc::Sender<pb::PullRequest>>>,
 }
 
 impl Asking {
@@ -384,6 +393,7 @@ impl Asking {
         let lent = state.clone();
         let mut transfers = Transfers::default();
         transfers.frame_bytes = 64 << 10;
+        transfers.finish_deadline = FINISH_DEADLINE;
         let source = Pod::start_with(&fake, "cart", |builder| {
             builder.state(lent).transfers(transfers)
         })
@@ -410,7 +420,45 @@ impl Asking {
             source,
             state,
             begin,
+            open_acks: Mutex::default(),
         }
+    }
+
+    /// Takes everything in and says ready. Acknowledges the last frame only if it `ends`.
+    async fn take_over(&self, ends: bool) -> Streaming<pb::StateFrame> {
+        let (acks, mut frames) = self.begin_well().await;
+        let ready = Ready {
+            handoff: self.begin.tag.handoff.unwrap(),
+            from: self.begin.from,
+            to: self.begin.to,
+        };
+        let mut said = Some(self.client().await);
+        let mut receiver = Receiver::new(self.begin.tag.clone());
+        loop {
+            let frame = frames.message().await.unwrap().unwrap();
+            let frame: Frame<bytes::Bytes> = frame.try_into().unwrap();
+            receiver.receive(&frame).unwrap();
+            if receiver.complete().is_none() || ends {
+                let ack = PullRequest::Ack(receiver.ack());
+                acks.send((&ack).into()).await.unwrap();
+            }
+            if receiver.complete().is_some() {
+                self.open_acks.lock().unwrap().push(acks);
+                return frames;
+            }
+            if receiver.caught_up()
+                && let Some(mut client) = said.take()
+            {
+                let ready = pb::ReadyRequest::from(&ready);
+                tokio::spawn(async move { drop(client.take_over(ready).await) });
+            }
+        }
+    }
+
+    async fn client(&self) -> SliceletPeerClient<tonic::transport::Channel> {
+        SliceletPeerClient::connect(format!("http://{}", self.source.address))
+            .await
+            .unwrap()
     }
 
     async fn call(
@@ -421,10 +469,11 @@ impl Asking {
         for request in &requests {
             sender.try_send(request.into()).unwrap();
         }
-        let mut client = SliceletPeerClient::connect(format!("http://{}", self.source.address))
+        let reply = self
+            .client()
             .await
-            .unwrap();
-        let reply = client.pull_state(ReceiverStream::new(stream)).await?;
+            .pull_state(ReceiverStream::new(stream))
+            .await?;
         Ok((sender, reply.into_inner()))
     }
 
@@ -451,7 +500,7 @@ async fn state_goes_to_the_destination_of_the_handoff_and_nobody_else() {
     let asking = Asking::start().await;
     drop(asking.begin_well().await);
     let exports = asking.state.exports();
-    let half = Slice::ALL.split(SliceKey::from_u64(1 << 63)).unwrap().0;
+    let [half, _] = halves();
     let wrong = |change: &dyn Fn(&mut PullBegin)| {
         let mut begin = asking.begin.clone();
         change(&mut begin);
@@ -531,6 +580,87 @@ async fn a_newer_call_takes_the_place_of_an_older_one() {
     let again = newer.message().await.unwrap().unwrap();
     assert_eq!((first.seq, again.seq), (1, 1));
     while let Ok(Some(_)) = older.message().await {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_dies_with_everything_leaves_the_slice_vacant() {
+    let asking = Asking::start().await;
+    let (fake, slicelet) = (&asking.fake, &asking.source.slicelet);
+    fake.places(false);
+    drop(asking.take_over(true).await);
+    // ◆ A surrender is never undone.
+    until("it is surrendered", || !fake.has_open_handoff("cart")).await;
+    assert!(slicelet.guard(b"alice").is_err());
+    fake.expire("cart", asking.begin.to);
+    until("nothing is kept", || asking.state.discards() > 0).await;
+    assert!(fake.owner("cart", SliceKey::MIN).is_none() && slicelet.guard(b"alice").is_err());
+    // It comes back, without its state.
+    fake.grant("cart", Slice::ALL, slicelet.session().unwrap());
+    until("it is served", || slicelet.guard(b"alice").is_ok()).await;
+    let stats = slicelet.stats();
+    assert_eq!((stats.transfers_out_completed, stats.arrivals_cold), (1, 2));
+    assert_eq!(asking.state.open_exports(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handoff_that_is_cancelled_at_its_last_frame_has_not_failed() {
+    let asking = Asking::start().await;
+    let _frames = asking.take_over(false).await;
+    let slicelet = &asking.source.slicelet;
+    assert!(slicelet.guard(b"alice").is_err(), "it is frozen");
+    asking.fake.ask_cancel("cart");
+    until("it is served", || slicelet.guard(b"alice").is_ok()).await;
+    tokio::time::sleep(FINISH_DEADLINE * 2).await;
+    assert_eq!(slicelet.stats().transfers_out_failed, 0);
+    assert!(slicelet.guard(b"alice").is_ok());
+}
+
+/// Who has the only place sends nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handoff_outlasts_the_wait_for_a_place_where_nothing_moves() {
+    let fake = Fake::start().await;
+    let config = TargetConfig {
+        handoff_deadline: Duration::from_millis(500),
+        ..TargetConfig::default()
+    };
+    fake.create("cart", 2, config);
+    fake.places(false);
+    let silent: Script = Box::new(|_| Vec::new());
+    let (source, mute) = Source::serve(&fake, vec![silent]).await;
+    let [first, second] = halves();
+    fake.grant("cart", first, mute);
+    let between: Arc<Between> = Arc::default();
+    let start = async |bytes| {
+        let mut transfers = Transfers::default();
+        transfers.most_at_once = 1;
+        let state = Bulk::new(&between, bytes);
+        let pod = Pod::start_with(&fake, "cart", |builder| {
+            builder.state(state).transfers(transfers)
+        });
+        let pod = pod.await;
+        pod.slicelet.ready(LONG).await.unwrap();
+        pod
+    };
+    let (owner, taker) = (start(1 << 20).await, start(0).await);
+    fake.grant("cart", second, owner.slicelet.session().unwrap());
+    until("it is served", || owner.slicelet.owned().len() == 1).await;
+    let to = taker.slicelet.session().unwrap();
+    let move_it = |slice: Slice| fake.hand_off("cart", slice.first(), to).is_ok();
+    until("the first begins", || move_it(first)).await;
+    until("it has the place", || {
+        source.open.lock().unwrap().len() == 1
+    })
+    .await;
+    until("the second begins", || move_it(second)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    fake.expire("cart", mute);
+    until("all is served", || taker.slicelet.owned().len() == 2).await;
+    assert_eq!(taker.slicelet.stats().arrivals_warm, 1);
+}
+
+fn halves() -> [Slice; 2] {
+    let (first, second) = Slice::ALL.split(SliceKey::from_u64(1 << 63)).unwrap();
+    [first, second]
 }
 
 #[cfg(leasehold_mutants)]

@@ -78,6 +78,10 @@ impl Bulk {
         self.0.exports.load(Ordering::SeqCst)
     }
 
+    pub fn discards(&self) -> u64 {
+        self.0.discards.load(Ordering::SeqCst)
+    }
+
     pub fn open_exports(&self) -> u64 {
         self.0.open_exports.load(Ordering::SeqCst)
     }

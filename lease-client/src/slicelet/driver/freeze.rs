@@ -38,6 +38,9 @@ impl Driver {
         if kept.is_some_and(|until| until <= now) {
             self.let_go(|engine| engine.kept_too_long(now));
         }
+        // What was refused meanwhile is waited for no longer, and has not failed.
+        let open: Vec<HandoffId> = self.holder.leaving().collect();
+        self.finishing.retain(|handoff, _| open.contains(handoff));
         let mut done = Vec::new();
         for (handoff, draining) in &self.draining {
             let idle = self.publisher.is_drained(draining.slice);

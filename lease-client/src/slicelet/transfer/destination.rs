@@ -211,21 +211,19 @@ impl Destination {
         }
     }
 
-    /// Waits for a place. While others move on, the source is told that this one will come.
+    /// Waits for a place. Meanwhile the source is told that this one will come: those that have the
+    /// places move on, or their handoffs end.
     async fn place(&mut self) -> Option<OwnedSemaphorePermit> {
         let places = Arc::clone(&self.common.places_in);
         let permit = places.acquire_owned();
         tokio::pin!(permit);
         loop {
-            let moved = self.common.moved();
             tokio::select! {
                 permit = &mut permit => return permit.ok(),
                 () = tokio::time::sleep(SAY_PROGRESS * 2) => {}
             }
-            if self.common.moved() != moved {
-                // What it answers is nothing to wait for.
-                let _ = self.call(true).await;
-            }
+            // What it answers is nothing to wait for.
+            let _ = self.call(true).await;
         }
     }
 

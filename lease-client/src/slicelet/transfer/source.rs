@@ -509,3 +509,39 @@ async fn acknowledgement(acks: &mut Streaming<pb::PullRequest>) -> Result<Ack, (
         _ => Err(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test")]
+
+    use tonic::codec::Codec;
+
+    use super::*;
+
+    fn line() -> (Box<Line>, oneshot::Receiver<Result<FrameSource, Status>>) {
+        let mut codec = tonic_prost::ProstCodec::<pb::PullRequest, pb::PullRequest>::default();
+        let acks = Streaming::new_empty(codec.decoder(), tonic::body::Body::empty());
+        let (reply, replied) = oneshot::channel();
+        (Box::new(Line { acks, reply }), replied)
+    }
+
+    #[tokio::test]
+    async fn of_calls_that_nobody_has_heard_yet_the_newest_is_kept() {
+        let commands = Commands::default();
+        let lines: Vec<_> = (0..3).map(|_| line()).collect();
+        let mut replies = Vec::new();
+        commands.finish();
+        for (line, replied) in lines {
+            commands.connect(line, None);
+            replies.push(replied);
+        }
+        for replied in &mut replies[..2] {
+            let refused = replied.try_recv().unwrap().unwrap_err();
+            let refused = Refusal::from_status(&refused);
+            assert!(matches!(refused, Some(Refusal::Superseded)));
+        }
+        assert!(replies[2].try_recv().is_err());
+        assert!(matches!(commands.next().await, Command::Connect(..)));
+        assert!(matches!(commands.next().await, Command::Finish));
+    }
+}
