@@ -56,7 +56,7 @@ struct Load {
     number: u16,
     known: Mutex<Knowledge>,
     next_value: AtomicU64,
-    places: Semaphore,
+    places: Arc<Semaphore>,
     log: mpsc::UnboundedSender<Request>,
 }
 
@@ -77,14 +77,14 @@ pub async fn run(args: ClientArgs) -> anyhow::Result<()> {
         number: args.number,
         known: Mutex::default(),
         next_value: AtomicU64::new(1),
-        places: Semaphore::new(OUTSTANDING),
+        places: Arc::new(Semaphore::new(OUTSTANDING)),
         log,
     });
     let writer = tokio::spawn(write_log(args.clone(), requests));
     let mut stop = unix::signal(SignalKind::terminate())?;
     match args.concurrency {
         None => {
-            let send = |number| drop(tokio::spawn(Arc::clone(&load).request(number)));
+            let send = |number| drop(load.request(number).map(tokio::spawn));
             open_loop(args.rate, &mut stop, send).await;
         }
         Some(workers) => load.closed_loop(workers, &mut stop).await,
@@ -122,7 +122,9 @@ impl Load {
             tasks.spawn(async move {
                 let mut number = worker;
                 loop {
-                    Arc::clone(&load).request(number).await;
+                    if let Some(request) = load.request(number) {
+                        request.await;
+                    }
                     number += step;
                 }
             });
@@ -130,22 +132,32 @@ impl Load {
         stop.recv().await;
     }
 
-    async fn request(self: Arc<Self>, number: u64) {
+    /// A request that is due now. It has its place already, so that one begun just before the end
+    /// is not refused one; `None`, and noted, when too many are under way.
+    fn request(
+        self: &Arc<Self>,
+        number: u64,
+    ) -> Option<impl Future<Output = ()> + Send + 'static + use<>> {
         // A fixed mixture: consecutive requests go to keys far apart, half of them write.
         let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let key_number = ((mixed >> 32) % u64::from(KEYS)) as u32;
         let key = format!("client-{}/key-{key_number}", self.number).into_bytes();
         let due_ns = now_ns();
-        let Ok(_place) = self.places.try_acquire() else {
-            return self.note(&key, due_ns, Ending::Failed);
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            self.note(&key, due_ns, Ending::Failed);
+            return None;
         };
-        let write = mixed & 1 == 0;
-        let ending = if write {
-            self.put(&key, key_number).await
-        } else {
-            self.get(&key, key_number).await
-        };
-        self.note(&key, due_ns, ending);
+        let load = Arc::clone(self);
+        Some(async move {
+            let write = mixed & 1 == 0;
+            let ending = if write {
+                load.put(&key, key_number).await
+            } else {
+                load.get(&key, key_number).await
+            };
+            load.note(&key, due_ns, ending);
+            drop(place);
+        })
     }
 
     fn note(&self, key: &[u8], due_ns: u64, ending: Ending) {
