@@ -5,6 +5,7 @@
 mod fake;
 mod pod;
 mod proxy;
+mod stateful;
 mod states;
 
 use std::sync::Arc;
@@ -12,83 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fake::Fake;
-use leasehold_client::proto::command::PlanStep;
-use leasehold_client::proto::target::{Consistency, Mode, TargetConfig};
-use leasehold_client::state::StateMap;
-use leasehold_client::{OnTransferFailure, SliceletBuilder, Stats, Transfers};
+use leasehold_client::proto::target::TargetConfig;
+use leasehold_client::{OnTransferFailure, Transfers};
 use pod::{LONG, Pod};
-use proxy::Proxy;
-use states::{Between, Bulk};
-
-/// A pod with a map of counts in its memory.
-struct Counter {
-    pod: Pod,
-    counts: StateMap<u64>,
-}
-
-impl Counter {
-    async fn start(fake: &Fake) -> Counter {
-        Self::start_with(fake, |builder| builder).await
-    }
-
-    async fn start_with(
-        fake: &Fake,
-        with: impl FnOnce(SliceletBuilder) -> SliceletBuilder,
-    ) -> Counter {
-        Self::with(fake, StateMap::new(), with).await
-    }
-
-    async fn with(
-        fake: &Fake,
-        counts: StateMap<u64>,
-        with: impl FnOnce(SliceletBuilder) -> SliceletBuilder,
-    ) -> Counter {
-        let state = counts.clone();
-        let pod = Pod::start_with(fake, "cart", |builder| with(builder.state(state))).await;
-        pod.slicelet.ready(LONG).await.unwrap();
-        Counter { pod, counts }
-    }
-
-    /// The count after one more, if it was served here.
-    async fn increment(&self, key: &[u8]) -> Option<u64> {
-        let guard = self.pod.slicelet.guard_or_wait(key).await.ok()?;
-        let count = self.counts.update(&guard, key, |count| {
-            let count = count.get_or_insert(0);
-            *count += 1;
-            *count
-        });
-        let count = count.ok()?;
-        guard.verify().ok().map(|()| count)
-    }
-
-    fn count(&self, key: &[u8]) -> Option<u64> {
-        let guard = self.pod.slicelet.guard(key).ok()?;
-        self.counts.get(&guard, key)
-    }
-
-    async fn serves(&self, key: &[u8]) {
-        pod::until("it is served", || self.pod.slicelet.guard(key).is_ok()).await;
-    }
-
-    async fn begin_move(&self, fake: &Fake, key: &[u8]) {
-        let to = self.pod.slicelet.session().unwrap();
-        let at = self.pod.slicelet.slice_key(key);
-        pod::until("the destination may receive", || {
-            fake.hand_off("cart", at, to).is_ok()
-        })
-        .await;
-    }
-
-    /// Has the slice of the key moved to here.
-    async fn take(&self, fake: &Fake, key: &[u8]) {
-        self.begin_move(fake, key).await;
-        self.serves(key).await;
-        pod::until("the handoff is completed", || {
-            !fake.has_open_handoff("cart")
-        })
-        .await;
-    }
-}
+use stateful::{Counter, pair, slow};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slice_arrives_with_its_state_and_leaves_none_behind() {
@@ -220,64 +148,6 @@ async fn a_slice_whose_owner_keeps_no_state_begins_cold() {
     b.take(&fake, b"alice").await;
     assert_eq!(b.pod.slicelet.stats().arrivals_cold, 1);
     assert_eq!(b.increment(b"alice").await, Some(1));
-}
-
-/// A pod with state of any size, behind a proxy.
-struct Large {
-    pod: Pod,
-    state: Bulk,
-    proxy: Proxy,
-}
-
-impl Large {
-    async fn start(fake: &Fake, between: &Arc<Between>, bytes: u64, transfers: Transfers) -> Large {
-        let state = Bulk::new(between, bytes);
-        let (lent, proxy) = (state.clone(), Proxy::start().await);
-        let pod = Pod::start_with(fake, "cart", |builder| {
-            builder
-                .state(lent)
-                .transfers(transfers)
-                .advertise(&proxy.address)
-        })
-        .await;
-        proxy.lead_to(Some(&pod.address));
-        pod.slicelet.ready(LONG).await.unwrap();
-        Large { pod, state, proxy }
-    }
-
-    fn serves(&self) -> bool {
-        self.pod.slicelet.guard(b"alice").is_ok()
-    }
-
-    fn stats(&self) -> Stats {
-        self.pod.slicelet.stats()
-    }
-
-    async fn begin_move(&self, fake: &Fake) {
-        let slicelet = &self.pod.slicelet;
-        let at = slicelet.slice_key(b"alice");
-        pod::until("the destination may receive", || {
-            fake.hand_off("cart", at, slicelet.session().unwrap())
-                .is_ok()
-        })
-        .await;
-    }
-}
-
-/// Two pods, of which the first serves a slice of so many bytes.
-async fn pair(fake: &Fake, bytes: u64, transfers: Transfers) -> (Large, Large, Arc<Between>) {
-    let between = Arc::default();
-    let a = Large::start(fake, &between, bytes, transfers.clone()).await;
-    pod::until("it is served", || a.serves()).await;
-    let b = Large::start(fake, &between, bytes, transfers).await;
-    (a, b, between)
-}
-
-/// Slow enough that a test can come between.
-fn slow() -> Transfers {
-    let mut transfers = Transfers::default();
-    transfers.speed.most_bytes_per_s = Some(40 << 20);
-    transfers
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -422,148 +292,6 @@ async fn records_that_cannot_be_read_are_sent_once_more_from_the_beginning() {
         (4 << 20, 1)
     );
     assert_eq!(b.stats().transfers_in_begun_anew, 1);
-}
-
-/// A target whose slices are served by their new owners at once.
-fn eventual() -> TargetConfig {
-    TargetConfig {
-        consistency: Consistency::Eventual,
-        ..TargetConfig::default()
-    }
-}
-
-impl Counter {
-    /// Is given the slice of the key at once.
-    async fn seize(&self, fake: &Fake, key: &[u8]) {
-        let slicelet = &self.pod.slicelet;
-        let (to, at) = (slicelet.session().unwrap(), slicelet.slice_key(key));
-        let (slice, from) = fake.owner("cart", at).unwrap();
-        let from = Some(from);
-        let step = || PlanStep::Reassign { slice, from, to };
-        pod::until("the new owner may receive", || {
-            fake.step("cart", step()).is_ok()
-        })
-        .await;
-        self.serves(key).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn in_eventual_mode_the_state_follows_its_slice() {
-    let fake = Fake::start().await;
-    fake.create("cart", 1, eventual());
-    let (a, b) = (Counter::start(&fake).await, Counter::start(&fake).await);
-    a.serves(b"alice").await;
-    for n in 1..=3 {
-        assert_eq!(a.increment(b"alice").await, Some(n));
-    }
-    b.seize(&fake, b"alice").await;
-    pod::until("the state has come", || b.count(b"alice") == Some(3)).await;
-    pod::until("it is known to have come", || {
-        a.pod.slicelet.stats().transfers_out_completed == 1
-    })
-    .await;
-    assert_eq!(b.pod.slicelet.stats().arrivals_merging, 1);
-    // What the first one had is forgotten: it has what comes from the other and nothing else.
-    b.increment(b"alice").await;
-    a.seize(&fake, b"alice").await;
-    pod::until("the state has come back", || a.count(b"alice") == Some(4)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn in_eventual_mode_what_was_written_since_is_merged() {
-    let fake = Fake::start().await;
-    fake.create("cart", 1, eventual());
-    let proxy = Proxy::start().await;
-    let a = Counter::start_with(&fake, |builder| builder.advertise(&proxy.address)).await;
-    a.serves(b"alice").await;
-    for _ in 0..5 {
-        a.increment(b"alice").await;
-    }
-    a.increment(b"bob").await;
-    let counts = StateMap::merging(|mine: &mut u64, theirs: u64| *mine += theirs);
-    let b = Counter::with(&fake, counts, |builder| builder).await;
-    b.seize(&fake, b"alice").await;
-    for _ in 0..2 {
-        b.increment(b"alice").await;
-    }
-    // Only now can the state come.
-    proxy.lead_to(Some(&a.pod.address));
-    pod::until("the state has come", || b.count(b"bob") == Some(1)).await;
-    pod::until("both count", || b.count(b"alice") == Some(7)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn in_eventual_mode_a_provider_that_is_dead_is_done_without() {
-    let fake = Fake::start().await;
-    fake.create("cart", 1, eventual());
-    let (a, b) = (Counter::start(&fake).await, Counter::start(&fake).await);
-    a.serves(b"alice").await;
-    a.increment(b"alice").await;
-    // Nothing answers at its address any more.
-    a.pod.stop();
-    b.seize(&fake, b"alice").await;
-    assert_eq!(b.increment(b"alice").await, Some(1));
-    assert_eq!(b.pod.slicelet.stats().arrivals_merging, 1);
-    pod::until("it is done without", || {
-        b.pod.slicelet.stats().transfers_in_failed == 1
-    })
-    .await;
-    assert_eq!(b.increment(b"alice").await, Some(2));
-}
-
-/// ◆ What a former owner still has is not taken in by an owner that is the only one: a key that was
-/// removed would be back.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_target_that_becomes_strong_merges_nothing_more() {
-    let fake = Fake::start().await;
-    fake.create("cart", 1, eventual());
-    let (a, b, _) = pair(&fake, 400 << 20, slow()).await;
-    let (slice, lease) = fake
-        .owner("cart", a.pod.slicelet.slice_key(b"alice"))
-        .unwrap();
-    let step = PlanStep::Reassign {
-        slice,
-        from: Some(lease),
-        to: b.pod.slicelet.session().unwrap(),
-    };
-    pod::until("the new owner may receive", || {
-        fake.step("cart", step.clone()).is_ok()
-    })
-    .await;
-    pod::until("some has arrived", || b.state.imported() > 4 << 20).await;
-    fake.set_consistency("cart", Consistency::Strong);
-    pod::until("it is strong", || {
-        let modes = [&a, &b].map(|pod| pod.pod.slicelet.mode());
-        modes == [Some(Mode::Strong); 2]
-    })
-    .await;
-    assert!(b.serves());
-    pod::until("nothing is kept", || a.state.open_exports() == 0).await;
-    assert!(b.state.imported() < 400 << 20);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn in_eventual_mode_a_drain_ends_when_the_state_was_brought_away() {
-    let fake = Fake::start().await;
-    fake.create("cart", 1, eventual());
-    let (a, b, _) = pair(&fake, 10 << 20, slow()).await;
-    let (slice, lease) = fake
-        .owner("cart", a.pod.slicelet.slice_key(b"alice"))
-        .unwrap();
-    let step = PlanStep::Reassign {
-        slice,
-        from: Some(lease),
-        to: b.pod.slicelet.session().unwrap(),
-    };
-    pod::until("the new owner may receive", || {
-        fake.step("cart", step.clone()).is_ok()
-    })
-    .await;
-    pod::until("it is served elsewhere", || b.serves() && !a.serves()).await;
-    fake.places(false);
-    a.pod.slicelet.drain(LONG).await.unwrap();
-    assert_eq!(b.state.imported(), 10 << 20);
 }
 
 /// A target whose handoffs are soon given up, and transfers that fail by `on_failure`.
