@@ -36,7 +36,7 @@ use hold_log::HoldLog;
 use prober::Prober;
 
 /// How long a pod that is asked to stop waits for its last slice to move.
-const DRAIN: Duration = Duration::from_millis(1_500);
+const DRAIN: Duration = Duration::from_secs(3);
 /// How long one call to the store may take.
 const STORE_CALL: Duration = Duration::from_millis(1_500);
 /// Longest that a request may ask a pod to linger.
@@ -80,7 +80,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let drained = async move {
         stop.recv().await;
         let Some(app) = leaving.app() else { return };
-        app.hurry();
+        // As the Slicelet has it: in the last part of a drain it gives state up.
+        app.hurry(DRAIN - Duration::from_secs(1).max(DRAIN / 10));
         if let Err(error) = app.slicelet().drain(DRAIN).await {
             eprintln!("not every slice has moved: {error}");
         }
@@ -158,7 +159,7 @@ impl Tenant {
 
     /// Serves nothing any more and tells the Assigner.
     async fn end(self) -> anyhow::Result<()> {
-        self.app.hurry();
+        self.app.hurry(Duration::ZERO);
         if let Some(prober) = self.prober {
             prober.stop();
         }

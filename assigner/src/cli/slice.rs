@@ -2,7 +2,7 @@
 //!
 //! JSON: `list` prints `{"target", "generation", "slices": [SLICE...]}`, `get` a SLICE, see
 //! [`SliceReport`]. `move` prints `{"done", "target", "slice_key", "handoff"}`, `shift` a
-//! [`Shifted`].
+//! [`shift::Shifted`].
 
 mod report;
 mod shift;

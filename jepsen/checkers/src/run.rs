@@ -144,7 +144,7 @@ pub enum Passing {
     Merging,
     /// It was surrendered to another pod.
     Surrendered,
-    /// It was surrendered by a pod that was about to end, which waits for nobody for long.
+    /// It was surrendered by a pod that had so little time left that it waited for nobody.
     Hurried,
     /// It was lost.
     Lost,

@@ -81,10 +81,10 @@ impl App {
         Arc::into_inner(self.slicelet)
     }
 
-    /// The process is about to end.
-    pub(super) fn hurry(&self) {
+    /// The process is about to end, and waits for destinations for so long.
+    pub(super) fn hurry(&self, patience: Duration) {
         if let Some(log) = &self.log {
-            log.hurry();
+            log.hurry(patience);
         }
     }
 

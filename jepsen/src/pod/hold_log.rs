@@ -18,7 +18,7 @@
 //! * `come T FIRST LAST TOKEN HOW`: a slice is about to be served, with its state in memory
 //!   (`warm`) or without (`cold-handed-over`, `cold-granted`, `merging`);
 //! * `gone T FIRST LAST TOKEN HOW`: a slice is not served any more: `surrendered` or `lost`;
-//! * `hurry T`: the process is about to end: from now on it waits for no destination for long.
+//! * `hurry T FROM`: the process is about to end: from `FROM` on it waits for no destination.
 //!
 //! That every slice passing is *still* passing would be a line each millisecond. It stands in one
 //! place that is overwritten instead: the file `FILE.alive` holds the time of the last round of
@@ -30,6 +30,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use leasehold_client::{Arrival, Cause, OwnershipEvent, SliceInfo};
 use leasehold_proto::{Slice, TargetName};
@@ -152,10 +153,11 @@ impl HoldLog {
         self.write(|line| write!(line, "{verb} {now} {first:x} {last:x} {token} {how}"));
     }
 
-    /// The process is about to end.
-    pub(super) fn hurry(&self) {
+    /// The process is about to end, and waits for destinations for so long.
+    pub(super) fn hurry(&self, patience: Duration) {
         let now = true_now_ns();
-        self.write(|line| write!(line, "hurry {now}"));
+        let from = now.saturating_add(u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX));
+        self.write(|line| write!(line, "hurry {now} {from}"));
     }
 
     /// A round of probes that began at `began_ns`: what passed, and when each was asked.

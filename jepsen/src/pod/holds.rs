@@ -164,8 +164,8 @@ struct Reader<'a> {
     closed: Vec<Closed>,
     clocks: Vec<ClockSample>,
     passages: Vec<Passage>,
-    /// Whether the process has said that it is about to end.
-    hurried: bool,
+    /// Since when the process, which is about to end, waits for no destination any more.
+    hurried_ns: Option<u64>,
     /// The time of its last line: it lived then.
     last_ns: u64,
     trimmed: Trimmed,
@@ -183,7 +183,7 @@ impl<'a> Reader<'a> {
             closed: Vec::new(),
             clocks: Vec::new(),
             passages: Vec::new(),
-            hurried: false,
+            hurried_ns: None,
             last_ns: 0,
             trimmed: Trimmed::default(),
         }
@@ -231,7 +231,7 @@ impl<'a> Reader<'a> {
                 let tenure = words.tenure()?;
                 self.passage(at_ns, tenure, words.next()?)?;
             }
-            "hurry" => self.hurried = true,
+            "hurry" => self.hurried_ns = Some(words.number()?),
             other => bail!("{other:?} is nothing that a hold log says"),
         }
         Ok(())
@@ -283,7 +283,7 @@ impl<'a> Reader<'a> {
             "cold-handed-over" => Passing::ColdHandedOver,
             "cold-granted" => Passing::ColdGranted,
             "merging" => Passing::Merging,
-            "surrendered" if self.hurried => Passing::Hurried,
+            "surrendered" if self.hurried_ns.is_some_and(|from| from <= at_ns) => Passing::Hurried,
             "surrendered" => Passing::Surrendered,
             "lost" => Passing::Lost,
             other => bail!("{other:?} is no way to come or to go"),
