@@ -249,18 +249,24 @@ impl<B: AsRef<[u8]> + Clone> Sender<B> {
         if ack.seq >= self.next {
             return Err(Refusal::BeyondEnd(ack.seq));
         }
-        while let Some((frame, digest)) = self.unacknowledged.front() {
-            if frame.seq > ack.seq {
-                break;
-            }
-            if frame.seq == ack.seq && *digest != ack.digest && !careless() {
-                return Err(Refusal::Digest(ack.seq));
-            }
-            self.bytes -= frame.records.as_ref().len();
-            self.unacknowledged.pop_front();
+        let mut kept = self.unacknowledged.iter();
+        let newest = kept.find(|(frame, _)| frame.seq == ack.seq);
+        if newest.is_some_and(|(_, digest)| *digest != ack.digest) && !careless() {
+            return Err(Refusal::Digest(ack.seq));
         }
+        self.forget(ack.seq);
         let all = self.ended && self.unacknowledged.is_empty();
         Ok(all.then_some(self.digest))
+    }
+
+    /// Drops what the destination has.
+    fn forget(&mut self, have: u64) {
+        let oldest_kept = self
+            .unacknowledged
+            .partition_point(|(frame, _)| frame.seq <= have);
+        for (frame, _) in self.unacknowledged.drain(..oldest_kept) {
+            self.bytes -= frame.records.as_ref().len();
+        }
     }
 
     /// What a destination that has everything up to and with `have` lacks, to be sent again after
@@ -274,15 +280,7 @@ impl<B: AsRef<[u8]> + Clone> Sender<B> {
         if have >= self.next || have + 1 < oldest {
             return None;
         }
-        while self
-            .unacknowledged
-            .front()
-            .is_some_and(|(frame, _)| frame.seq <= have)
-        {
-            if let Some((frame, _)) = self.unacknowledged.pop_front() {
-                self.bytes -= frame.records.as_ref().len();
-            }
-        }
+        self.forget(have);
         Some(
             self.unacknowledged
                 .iter()

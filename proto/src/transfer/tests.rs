@@ -90,18 +90,14 @@ fn a_last_frame_whose_digest_is_not_that_of_all_before_is_refused() {
 }
 
 #[test]
-fn an_acknowledgement_of_other_bytes_is_refused() {
+fn an_acknowledgement_of_other_bytes_is_refused_and_changes_nothing() {
     let mut from = sender();
-    from.push(Mark::Last, b"sent".to_vec()).unwrap();
+    let sent = [Mark::More, Mark::Last].map(|mark| from.push(mark, b"sent".to_vec()).unwrap());
     let digest = Digest([9; 16]);
-    assert_eq!(
-        from.acknowledge(Ack { seq: 1, digest }),
-        Err(Refusal::Digest(1))
-    );
-    assert_eq!(
-        from.acknowledge(Ack { seq: 2, digest }),
-        Err(Refusal::BeyondEnd(2))
-    );
+    let other = |seq| Ack { seq, digest };
+    assert_eq!(from.acknowledge(other(2)), Err(Refusal::Digest(2)));
+    assert_eq!(from.acknowledge(other(3)), Err(Refusal::BeyondEnd(3)));
+    assert_eq!(from.resume(0), Some(sent.to_vec()));
 }
 
 #[test]
