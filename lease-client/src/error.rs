@@ -126,6 +126,42 @@ impl From<Lost> for tonic::Status {
     }
 }
 
+/// Why a write to a [`StateMap`](crate::state::StateMap) was refused. Nothing was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The guard is no longer valid.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    /// The key, or the key with its value, could not move with its slice. Write less.
+    #[error("a key or value of {bytes} bytes is more than the {most} that may move")]
+    TooLarge {
+        /// How many it would take.
+        bytes: u64,
+        /// How many it may.
+        most: usize,
+    },
+}
+
+impl WriteError {
+    /// What the caller must do.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            WriteError::Lost(lost) => lost.kind(),
+            WriteError::TooLarge { .. } => ErrorKind::Invalid,
+        }
+    }
+}
+
+impl From<WriteError> for tonic::Status {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Lost(lost) => lost.into(),
+            WriteError::TooLarge { .. } => tonic::Status::out_of_range(error.to_string()),
+        }
+    }
+}
+
 /// An operation with the Assigner, or a call through a Clerk, that failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]

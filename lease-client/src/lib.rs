@@ -73,7 +73,7 @@ pub mod state;
 
 pub use channels::ChannelPool;
 pub use clerk::{Clerk, ClerkBuilder, PodRoute, ReplicaChoice, Route};
-pub use error::{Error, ErrorKind, GuardError, Lost};
+pub use error::{Error, ErrorKind, GuardError, Lost, WriteError};
 pub use leasehold_proto as proto;
 pub use slicelet::{
     Arrival, Cause, Guard, OnTransferFailure, OwnershipEvent, OwnershipLog, PeerService,

@@ -96,7 +96,9 @@ pub enum Exported {
 /// changed, and read their value when it is their turn.
 pub trait StateExport: Send + 'static {
     /// Appends whole records to `out`, about `most_bytes` of them; one record that is larger goes
-    /// alone. Each time as they are now.
+    /// alone. Each time as they are now. No record may be longer than
+    /// [`limits::STATE_FRAME_BYTES`](leasehold_proto::limits::STATE_FRAME_BYTES), or its slice
+    /// cannot move: refuse what is larger where it is written.
     fn read(&mut self, most_bytes: usize, out: &mut Vec<u8>) -> Exported;
 
     /// About how many bytes are still to come, if that is known.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use leasehold_client::state::StateMap;
-use leasehold_client::{Guard, Lost, Slicelet};
+use leasehold_client::{Guard, Slicelet, WriteError};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tonic::Status;
@@ -130,7 +130,7 @@ impl App {
     }
 
     /// What the map refuses has not happened.
-    fn in_memory(&self, guard: &Guard, key: &str, what: &What) -> Result<DoReply, Lost> {
+    fn in_memory(&self, guard: &Guard, key: &str, what: &What) -> Result<DoReply, WriteError> {
         let stored = |value: Option<&String>| Stored {
             value: value.map_or("null", String::as_str).to_owned(),
             version: None,

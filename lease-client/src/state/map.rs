@@ -12,11 +12,10 @@ mod value;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use leasehold_proto::{Slice, SliceKey};
+use leasehold_proto::{Slice, SliceKey, limits};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use xxhash_rust::xxh3::xxh3_64;
@@ -25,7 +24,7 @@ pub use export::MapExport;
 pub use value::StateValue;
 
 use super::{BadRecords, Import, Sample, SliceState};
-use crate::error::Lost;
+use crate::error::{Lost, WriteError};
 use crate::slicelet::Guard;
 use export::Follower;
 use tree::{Held, Position, Slot, Tree};
@@ -33,7 +32,8 @@ use tree::{Held, Position, Slot, Tree};
 /// More than this is freed beside the runtime, which would stall meanwhile.
 const FREED_AT_ONCE_BYTES: u64 = 1 << 20;
 
-type Merge<V> = Box<dyn Fn(&mut V, V) + Send + Sync>;
+/// What becomes of a value here when that of the former owner comes.
+type Merge<V> = Box<dyn Fn(&V, V) -> V + Send + Sync>;
 
 /// A map in memory whose keys move with their slices: for caches, counters and indexes. A clone is
 /// the same map.
@@ -66,10 +66,9 @@ type Merge<V> = Box<dyn Fn(&mut V, V) + Send + Sync>;
 ///
 /// Closures run under a lock that other keys share: they should be short, and must not use the map.
 ///
-/// A key, its value and 16 bytes more must fit
-/// [`limits::STATE_FRAME_BYTES`](leasehold_proto::limits::STATE_FRAME_BYTES), and the key
-/// [`limits::KEY_BYTES`](leasehold_proto::limits::KEY_BYTES), for the slice to move with its state:
-/// bound what clients may write.
+/// A key has at most [`limits::KEY_BYTES`], and with its value and 16 bytes more at most
+/// [`limits::STATE_FRAME_BYTES`]: what is larger could not move, and is refused when it is written
+/// ([`WriteError::TooLarge`]). How many keys there are is not bounded: bound what clients may write.
 ///
 /// # Two owners
 ///
@@ -96,9 +95,17 @@ impl<V: StateValue> StateMap<V> {
 
     /// An empty map that merges what was written here with what comes from the former owner.
     /// Merging the same or newer news of a key twice must do no harm: a maximum, a union, the later
-    /// of two times; not a sum.
-    pub fn merging(rule: impl Fn(&mut V, V) + Send + Sync + 'static) -> Self {
-        Self::made(Some(Box::new(rule)))
+    /// of two times; not a sum. What was written here stays as it is where both together are too
+    /// large.
+    pub fn merging(rule: impl Fn(&mut V, V) + Send + Sync + 'static) -> Self
+    where
+        V: Clone,
+    {
+        Self::made(Some(Box::new(move |mine, theirs| {
+            let mut both = mine.clone();
+            rule(&mut both, theirs);
+            both
+        })))
     }
 
     fn made(merge: Option<Merge<V>>) -> Self {
@@ -127,40 +134,45 @@ impl<V: StateValue> StateMap<V> {
             .at(&position, |leaf| read(leaf.get(&position)))
     }
 
-    /// Changes the key's value in place; `None` is no value, before and after. A panic of `change`
-    /// goes on from here, and what it has changed so far stays.
+    /// Changes a copy of the key's value, which then takes its place; `None` is no value, before
+    /// and after. When `change` panics, nothing has changed.
     ///
     /// # Errors
-    /// [`Lost`]: `change` was not called.
+    /// Nothing was written. [`WriteError::Lost`], or a key that is too long: `change` was not
+    /// called.
     pub fn update<R>(
         &self,
         guard: &Guard,
         key: &[u8],
         change: impl FnOnce(&mut Option<V>) -> R,
-    ) -> Result<R, Lost> {
-        if guard.is_fenced() {
-            return Err(Lost::Lapsed);
-        }
-        let position = position(guard.slice_key(), key);
-        let written = self.inner.tree.at(&position, |leaf| {
-            // In here: when the guard is revoked first, nothing is written; else what discards the
-            // slice, which comes after that, takes this lock after us.
-            guard.verify()?;
-            let write = |slot: Slot<'_, V>| {
-                *slot.merged = false;
-                (change(slot.value), true)
-            };
-            Ok(self.inner.write(leaf, &position, write))
+    ) -> Result<R, WriteError>
+    where
+        V: Clone,
+    {
+        fits::<V>(key, None)?;
+        let changed = self.write(guard, key, |slot| {
+            let mut copy = slot.value.clone();
+            let result = change(&mut copy);
+            let fits = fits(key, copy.as_ref());
+            if fits.is_ok() {
+                (*slot.value, *slot.merged) = (copy, false);
+            }
+            (fits.map(|()| result), fits.is_ok())
         });
-        written.map(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
+        changed?
     }
 
     /// Sets the key's value; the answer is the one before.
     ///
     /// # Errors
-    /// [`Lost`]: nothing was written.
-    pub fn insert(&self, guard: &Guard, key: &[u8], value: V) -> Result<Option<V>, Lost> {
-        self.update(guard, key, |slot| slot.replace(value))
+    /// Nothing was written.
+    pub fn insert(&self, guard: &Guard, key: &[u8], value: V) -> Result<Option<V>, WriteError> {
+        fits(key, Some(&value))?;
+        let set = |slot: Slot<'_, V>| {
+            *slot.merged = false;
+            (slot.value.replace(value), true)
+        };
+        Ok(self.write(guard, key, set)?)
     }
 
     /// Removes the key; the answer is the value that it had.
@@ -168,18 +180,36 @@ impl<V: StateValue> StateMap<V> {
     /// # Errors
     /// [`Lost`]: nothing was removed.
     pub fn remove(&self, guard: &Guard, key: &[u8]) -> Result<Option<V>, Lost> {
-        self.update(guard, key, Option::take)
+        self.write(guard, key, |slot| (slot.value.take(), true))
+    }
+
+    fn write<R>(
+        &self,
+        guard: &Guard,
+        key: &[u8],
+        write: impl FnOnce(Slot<'_, V>) -> (R, bool),
+    ) -> Result<R, Lost> {
+        if guard.is_fenced() {
+            return Err(Lost::Lapsed);
+        }
+        let position = position(guard.slice_key(), key);
+        self.inner.tree.at(&position, |leaf| {
+            // In here: when the guard is revoked first, nothing is written; else what discards the
+            // slice, which comes after that, takes this lock after us.
+            guard.verify()?;
+            Ok(self.inner.write(leaf, &position, write))
+        })
     }
 }
 
 impl<V: StateValue> Inner<V> {
-    /// Writes, and tells the exports. An `Err` is a panic of `write`.
+    /// Writes, and tells the exports.
     fn write<R>(
         &self,
         leaf: &mut Held<'_, V>,
         position: &Position<'_>,
         write: impl FnOnce(Slot<'_, V>) -> (R, bool),
-    ) -> std::thread::Result<R> {
+    ) -> R {
         let (result, changed) = leaf.write(position, write);
         if let Some(bytes) = changed {
             for follower in self.followers.load().iter() {
@@ -200,17 +230,17 @@ impl<V: StateValue> Inner<V> {
                 ((), true)
             }
             (Import::Merge, Some(theirs), Some(rule)) => {
-                if let Some(mine) = slot.value {
-                    rule(mine, theirs);
+                let both = slot.value.as_ref().map(|mine| rule(mine, theirs));
+                let fits = fits(&position.key, both.as_ref()).is_ok();
+                if fits {
+                    *slot.value = both;
                 }
-                ((), true)
+                ((), fits)
             }
             (Import::Merge, _, _) => ((), false),
         };
-        let written = self
-            .tree
+        self.tree
             .at(position, |leaf| self.write(leaf, position, write));
-        written.unwrap_or_else(|panic| resume_unwind(panic));
     }
 
     /// Adds up the leaves' counts; a leaf that is shared with other slices counts by its entries.
@@ -309,6 +339,19 @@ impl<V: StateValue> SliceState for StateMap<V> {
 fn position(at: SliceKey, key: &[u8]) -> Position<'_> {
     let key = Cow::Borrowed(key);
     Position { at, key }
+}
+
+/// Whether the record of this key could move.
+fn fits<V: StateValue>(key: &[u8], value: Option<&V>) -> Result<(), WriteError> {
+    let refused = |bytes, most| Err(WriteError::TooLarge { bytes, most });
+    let (key_bytes, bytes) = (key.len() as u64, record::size_bytes(key, value));
+    if key_bytes > limits::KEY_BYTES as u64 {
+        return refused(key_bytes, limits::KEY_BYTES);
+    }
+    if bytes > limits::STATE_FRAME_BYTES as u64 {
+        return refused(bytes, limits::STATE_FRAME_BYTES);
+    }
+    Ok(())
 }
 
 /// The slice key, big-endian, and the key: the other end does not know how keys are hashed either.

@@ -12,7 +12,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -202,12 +201,12 @@ impl<V: StateValue> Held<'_, V> {
 
     /// Lets `write` have the value at `position`; it says whether it wrote, which decides whether
     /// the key has changed. With `Some`, the second part of the answer, it has, and its record is
-    /// about so long now. All is in order behind a panic of `write` too, which is the first part.
+    /// about so long now. Requires of a `write` that panics that it has not changed anything.
     pub(super) fn write<R>(
         &mut self,
         position: &Position<'_>,
         write: impl FnOnce(Slot<'_, V>) -> (R, bool),
-    ) -> (std::thread::Result<R>, Option<u64>) {
+    ) -> (R, Option<u64>) {
         let (mut value, mut merged) = (None, false);
         let found = self.find(position);
         let known = found.ok().and_then(|at| self.inside.entries.get_mut(at));
@@ -219,10 +218,7 @@ impl<V: StateValue> Held<'_, V> {
                 merged: &mut merged,
             },
         };
-        let (result, wrote) = match catch_unwind(AssertUnwindSafe(|| write(slot))) {
-            Ok((result, wrote)) => (Ok(result), wrote),
-            Err(panic) => (Err(panic), true),
-        };
+        let (result, wrote) = write(slot);
         let (at, key) = (position.at, &*position.key);
         let after = match found {
             Ok(index) => match self.inside.entries.get(index).map(|entry| &entry.value) {
@@ -457,7 +453,7 @@ mod tests {
         for n in 0..20 {
             let position = Position::before(SliceKey::from_u64(n));
             let set = |slot: Slot<'_, u64>| (*slot.value = Some(n), true);
-            tree.at(&position, |leaf| leaf.write(&position, set).0.is_ok());
+            tree.at(&position, |leaf| leaf.write(&position, set).0);
         }
         let before = tree.leaves(Slice::ALL);
         assert!(!before[1].is_first_leaf());

@@ -43,8 +43,9 @@ pub trait StateValue: Sized + Send + 'static {
     /// come from the network: any may come.
     fn decode(bytes: &[u8]) -> Option<Self>;
 
-    /// About how many bytes [`encode`](StateValue::encode) appends. Asked at every write: a length
-    /// that is at hand, not one that is counted.
+    /// How many bytes [`encode`](StateValue::encode) appends, or somewhat more. Asked at every
+    /// write: a length that is at hand, not one that is counted. A large value that is said to be
+    /// smaller than it is may keep its slice from moving.
     fn size_bytes(&self) -> usize;
 }
 
