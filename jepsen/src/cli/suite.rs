@@ -9,12 +9,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use leasehold_checkers::Verdict;
+use leasehold_checkers::{Outcome, Verdict};
 use leasehold_figures::{Goal, Report};
 
 use super::options::RunArgs;
 use super::plan::{self, Planned, Promise};
-use super::show::{Sums, goals_met, say, summary};
+use super::show::{self, Sums, goals_met, say, summary};
 use crate::runner::{self, Finished, interrupt};
 use crate::store::finished;
 
@@ -352,6 +352,11 @@ impl Suite<'_> {
         }
         for done in &failures {
             say!("  {}: {}", done.name, done.summary());
+            if let Ok(finished) = &done.result {
+                let outcomes = finished.results.outcomes.iter();
+                let worth_telling = |one: &&Outcome| one.verdict != Verdict::Valid;
+                outcomes.filter(worth_telling).for_each(show::outcome);
+            }
             say!("    {}", done.command);
         }
         let mut report = Report::new("jepsen test-all", &self.args.run.store);
@@ -383,7 +388,6 @@ mod tests {
     use std::path::Path;
 
     use leasehold_checkers::run::Test;
-    use leasehold_checkers::{Outcome, Verdict};
 
     use super::*;
     use crate::runner::judge;

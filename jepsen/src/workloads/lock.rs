@@ -17,8 +17,9 @@ use super::{DEADLINE, Settings, covered};
 use crate::system::{Completion, Invocation};
 use crate::workload::{Evidence, Workload};
 
-/// Locks that are fought for.
-const LOCKS: u64 = 3;
+/// Locks that are fought for: most of the time that faults leave, a client holds one or waits for it
+/// to run out.
+const LOCKS: u64 = 6;
 /// What is done under a lock before it is given back.
 const ACTS: u32 = 2;
 
@@ -54,7 +55,7 @@ impl Workload for Lock {
     }
 
     fn workers(&self) -> usize {
-        6
+        10
     }
 
     fn next(&mut self, worker: usize) -> Option<Invocation> {

@@ -13,14 +13,17 @@ use super::{DEADLINE, Settings, covered};
 use crate::system::{Completion, Invocation};
 use crate::workload::{Evidence, Workload};
 
-/// The lock, and with it the list.
-const LIST: &str = "set";
+/// Locks with a fence, each with its list. Without one there is a single one, so that clients meet.
+const FENCED_LISTS: usize = 3;
+/// Clients that append to one list.
+const APPENDERS: usize = 4;
 
 /// See the module's description.
 pub(super) struct LockSet {
     settings: Settings,
     fenced: bool,
     next_element: u64,
+    next_read: usize,
 }
 
 impl LockSet {
@@ -29,16 +32,31 @@ impl LockSet {
             settings: settings.clone(),
             fenced,
             next_element: 0,
+            next_read: 0,
         }
     }
 
-    fn append(&mut self) -> Invocation {
+    fn lists(&self) -> usize {
+        if self.fenced { FENCED_LISTS } else { 1 }
+    }
+
+    /// The lock, and with it the list.
+    fn list(&self, number: usize) -> String {
+        format!("set{}", number % self.lists())
+    }
+
+    fn append(&mut self, list: usize) -> Invocation {
         self.next_element += 1;
         Invocation {
             // The lock must be had first, perhaps after its holder was lost.
             deadline: DEADLINE + self.settings.ttl * 3,
-            ..op("append", LIST, json!(self.next_element))
+            ..op("append", &self.list(list), json!(self.next_element))
         }
+    }
+
+    fn read(&mut self) -> Invocation {
+        self.next_read += 1;
+        op("read", &self.list(self.next_read), Value::Null)
     }
 }
 
@@ -52,13 +70,13 @@ impl Workload for LockSet {
     }
 
     fn workers(&self) -> usize {
-        5
+        1 + APPENDERS * self.lists()
     }
 
     fn next(&mut self, worker: usize) -> Option<Invocation> {
         Some(match worker {
-            0 => op("read", LIST, Value::Null),
-            _ => self.append(),
+            0 => self.read(),
+            _ => self.append(worker),
         })
     }
 
@@ -66,8 +84,10 @@ impl Workload for LockSet {
 
     fn last(&mut self) -> Vec<Invocation> {
         let mut last = views(&self.settings);
-        last.push(self.append());
-        last.push(op("read", LIST, Value::Null));
+        for list in 0..self.lists() {
+            last.push(self.append(list));
+            last.push(op("read", &self.list(list), Value::Null));
+        }
         last
     }
 
