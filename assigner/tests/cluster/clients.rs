@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use leasehold_assigner::testing::TestCluster;
-use leasehold_client::{Clerk, GuardError, Slicelet};
+use leasehold_client::{Clerk, Guard, GuardError, Slicelet};
 use leasehold_proto::target::TargetConfig;
 use tonic::transport::server::TcpIncoming;
 
 use crate::support::{PATIENCE, settled, table_owned, target};
 
-const TARGET: &str = "cart";
+pub const TARGET: &str = "cart";
 /// A request that finds no owner for so long has failed.
 const CALL_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -49,6 +49,12 @@ impl Pod {
     }
 }
 
+impl AsRef<Slicelet> for Pod {
+    fn as_ref(&self) -> &Slicelet {
+        &self.slicelet
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         self.0.abort();
@@ -58,8 +64,11 @@ impl Drop for Server {
 /// A cluster with a target, pods that share its slices, and a client that asks all the time.
 struct World {
     cluster: TestCluster,
-    pods: Arc<parking_lot::RwLock<BTreeMap<String, Arc<Pod>>>>,
+    pods: Arc<Pods<Pod>>,
 }
+
+/// The pods that run, by address.
+pub type Pods<P> = parking_lot::RwLock<BTreeMap<String, Arc<P>>>;
 
 impl World {
     async fn start(nodes: u64, pods: usize, slices: u32) -> World {
@@ -108,51 +117,58 @@ impl World {
             .await;
     }
 
-    async fn clerk(&self) -> Clerk {
-        let clerk = Clerk::builder(TARGET)
-            .endpoints(self.cluster.endpoints())
-            .connect_lazy()
-            .unwrap();
-        clerk.ready(PATIENCE).await.unwrap();
-        clerk
-    }
-
     /// Sends requests until told to stop.
     async fn load(&self) -> Load {
-        let load = Load::default();
-        let (clerk, pods) = (self.clerk().await, Arc::clone(&self.pods));
-        let (served, stop) = (Arc::clone(&load.served), Arc::clone(&load.stop));
+        let (clerk, pods) = (Arc::new(clerk(&self.cluster).await), Arc::clone(&self.pods));
+        Load::start(move |number| {
+            let (clerk, pods) = (Arc::clone(&clerk), Arc::clone(&pods));
+            async move { request(&clerk, &pods, &number.to_be_bytes()).await }
+        })
+    }
+}
+
+pub async fn clerk(cluster: &TestCluster) -> Clerk {
+    let clerk = Clerk::builder(TARGET)
+        .endpoints(cluster.endpoints())
+        .connect_lazy()
+        .unwrap();
+    clerk.ready(PATIENCE).await.unwrap();
+    clerk
+}
+
+/// Requests that are sent one after another.
+pub struct Load {
+    served: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<Vec<String>>,
+}
+
+impl Load {
+    /// Makes requests, which are told their number, until it is stopped.
+    pub fn start<F: Future<Output = Result<(), String>> + Send + 'static>(
+        request: impl Fn(u64) -> F + Send + 'static,
+    ) -> Load {
+        let (served, stop) = (Arc::default(), Arc::default());
+        let (counted, stopped) = (Arc::clone(&served), Arc::clone(&stop));
         let task = tokio::spawn(async move {
             let mut failed = Vec::new();
             for number in 0_u64.. {
-                if stop.load(Ordering::Acquire) {
+                if AtomicBool::load(&stopped, Ordering::Acquire) {
                     break;
                 }
-                match request(&clerk, &pods, &number.to_be_bytes()).await {
-                    Ok(()) => drop(served.fetch_add(1, Ordering::AcqRel)),
+                match request(number).await {
+                    Ok(()) => drop(AtomicU64::fetch_add(&counted, 1, Ordering::AcqRel)),
                     Err(why) => failed.push(why),
                 }
                 tokio::task::yield_now().await;
             }
             failed
         });
-        Load {
-            task: Some(task),
-            ..load
-        }
+        Load { served, stop, task }
     }
-}
 
-#[derive(Default)]
-struct Load {
-    served: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-    task: Option<tokio::task::JoinHandle<Vec<String>>>,
-}
-
-impl Load {
     /// Returns when so many more requests have been served.
-    async fn more(&self, count: u64) {
+    pub async fn more(&self, count: u64) {
         let until = self.served.load(Ordering::Acquire) + count;
         let waiting = async {
             while self.served.load(Ordering::Acquire) < until {
@@ -165,19 +181,20 @@ impl Load {
     }
 
     /// Ends the load; what failed.
-    async fn stop(mut self) -> Vec<String> {
+    pub async fn stop(self) -> Vec<String> {
         self.stop.store(true, Ordering::Release);
-        self.task.take().unwrap().await.unwrap()
+        self.task.await.unwrap()
     }
 }
 
-/// One request, as a server with the library's layer answers it: by guard, following a hint at
-/// once, and asking the map again after an owner that is none.
-async fn request(
+/// A guard of the pod that owns the key, as a server with the library's layer comes by it: it waits
+/// for slices that change hands, follows a hint at once, and asks the map again after an owner that
+/// is none.
+pub async fn guarded<P: AsRef<Slicelet>>(
     clerk: &Clerk,
-    pods: &parking_lot::RwLock<BTreeMap<String, Arc<Pod>>>,
+    pods: &Pods<P>,
     key: &[u8],
-) -> Result<(), String> {
+) -> Result<(Arc<P>, Guard), String> {
     let mut last = "no route".to_owned();
     let deadline = tokio::time::Instant::now() + CALL_DEADLINE;
     while tokio::time::Instant::now() < deadline {
@@ -188,8 +205,8 @@ async fn request(
             tokio::time::sleep(Duration::from_millis(1)).await;
             continue;
         };
-        match pod.slicelet.guard_or_wait(key).await {
-            Ok(guard) => return guard.verify().map_err(|lost| lost.to_string()),
+        match (*pod).as_ref().guard_or_wait(key).await {
+            Ok(guard) => return Ok((pod, guard)),
             Err(refused @ (GuardError::Moved(_) | GuardError::NotOwner { .. })) => {
                 let redirect = refused.redirect();
                 last = refused.to_string();
@@ -201,6 +218,12 @@ async fn request(
         }
     }
     Err(last)
+}
+
+/// One request that changes nothing.
+async fn request(clerk: &Clerk, pods: &Pods<Pod>, key: &[u8]) -> Result<(), String> {
+    let (_, guard) = guarded(clerk, pods, key).await?;
+    guard.verify().map_err(|lost| lost.to_string())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

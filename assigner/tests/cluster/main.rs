@@ -13,4 +13,5 @@ mod restore;
 mod sessions;
 mod support;
 mod targets;
+mod transfers;
 mod watches;
