@@ -82,6 +82,11 @@ pub(crate) enum ToLeader {
         session: SessionId,
         answer: oneshot::Sender<bool>,
     },
+    /// An operator looks at sessions: how long ago was each last answered?
+    AnsweredAgo {
+        sessions: Vec<SessionId>,
+        answer: oneshot::Sender<Vec<Option<Duration>>>,
+    },
 }
 
 /// What became of a proposal.
@@ -453,6 +458,11 @@ impl Leader {
                 ToLeader::MayReceive { session, answer } => {
                     // Who asked may have given up.
                     let _ = answer.send(self.grantor.may_receive(session));
+                }
+                ToLeader::AnsweredAgo { sessions, answer } => {
+                    let now = self.clock.now();
+                    let ago = |id: &SessionId| self.grantor.answered_ago(now, *id);
+                    let _ = answer.send(sessions.iter().map(ago).collect());
                 }
             }
         }

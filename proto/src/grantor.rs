@@ -185,6 +185,12 @@ impl Grantor {
             .is_some_and(|slot| slot.renewed && !slot.suspected && !slot.expiring && !slot.leaving)
     }
 
+    /// How long ago the session was last answered; `None` if it was not in this term.
+    pub fn answered_ago(&self, now: ClockTime, session: SessionId) -> Option<Duration> {
+        let slot = self.sessions.get(&session).filter(|slot| slot.renewed)?;
+        Some(now.since(slot.answered))
+    }
+
     /// Whether renewals of the session are missing.
     pub fn is_suspected(&self, session: SessionId) -> bool {
         self.sessions

@@ -1,6 +1,12 @@
 //! Sessions on a whole cluster, spoken by hand: registered, granted, renewed, expired, redirected.
 
+use std::time::Duration;
+
 use leasehold_assigner::testing::TestCluster;
+use leasehold_proto::wire::admin::ListSessions;
+use leasehold_proto::wire::listing::SessionPage;
+use leasehold_proto::wire::pb;
+use leasehold_proto::wire::pb::admin_client::AdminClient;
 
 use crate::support::{self, Pod, connect, register};
 
@@ -18,6 +24,32 @@ async fn a_session_is_registered_renewed_and_granted_slices() {
     })
     .await;
     cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_leader_says_when_each_session_was_last_answered() {
+    let cluster = TestCluster::start(1).await;
+    cluster.create_target("cart", 1).await;
+    let answered = support::pods(&cluster, "cart", 1).await.remove(0);
+    let silent = register(&answered.channel, "cart", 9002).await.unwrap();
+    let ago = Duration::from_millis(300);
+    cluster.advance_time(ago);
+    let wish = ListSessions {
+        target: support::target("cart"),
+        after: None,
+        limit: 0,
+    };
+    let listed = AdminClient::new(answered.channel.clone())
+        .list_sessions(pb::ListSessionsRequest::from(&wish))
+        .await
+        .unwrap();
+    let listed = SessionPage::try_from(listed.into_inner()).unwrap().sessions;
+    let listed: Vec<_> = listed
+        .iter()
+        .map(|info| (info.session, info.answered_ago))
+        .collect();
+    let expected = [(answered.session(), Some(ago)), (silent.session, None)];
+    assert_eq!(listed, expected);
 }
 
 #[tokio::test]

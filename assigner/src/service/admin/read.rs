@@ -1,7 +1,7 @@
 //! Listings, from the table as this node has applied it.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use leasehold_proto::mutant;
 use leasehold_proto::table::{Record, RecordKey, SessionPhase, TargetState};
@@ -17,8 +17,10 @@ use leasehold_proto::wire::listing::{
 use leasehold_proto::wire::pb;
 use leasehold_proto::wire::status::Refusal;
 use leasehold_proto::{Generation, SessionId, Slice, TargetName, limits};
+use tokio::sync::oneshot;
 
 use super::AdminService;
+use crate::leader::ToLeader;
 
 type Done<T> = Result<T, Refusal>;
 
@@ -114,6 +116,30 @@ impl AdminService {
     }
 
     pub(super) async fn sessions(&self, request: ListSessions) -> Done<pb::ListSessionsReply> {
+        let mut page = self.session_page(&request)?;
+        let ids = page.sessions.iter().map(|session| session.session);
+        let answered = self.answered_ago(ids.collect()).await;
+        for (session, ago) in page.sessions.iter_mut().zip(answered) {
+            session.answered_ago = ago;
+        }
+        Ok((&page).into())
+    }
+
+    /// How long ago each session was last answered; nothing where that is not known: elsewhere than
+    /// at the leader, or when it has too much to do to be asked.
+    async fn answered_ago(&self, sessions: Vec<SessionId>) -> Vec<Option<Duration>> {
+        let Ok(leader) = self.shared.leader() else {
+            return Vec::new();
+        };
+        let (answer, answered) = oneshot::channel();
+        let question = ToLeader::AnsweredAgo { sessions, answer };
+        match leader.inbox.try_send(question) {
+            Ok(()) => answered.await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    fn session_page(&self, request: &ListSessions) -> Done<SessionPage> {
         let table = self.shared.replica.table();
         let state = table
             .target(&request.target)
@@ -145,11 +171,10 @@ impl AdminService {
             .next()
             .and_then(|_| sessions.last())
             .map(|last| last.session);
-        Ok((&SessionPage {
+        Ok(SessionPage {
             sessions,
             next_after,
         })
-            .into())
     }
 
     pub(super) async fn handoffs(&self, request: ListHandoffs) -> Done<pb::ListHandoffsReply> {
