@@ -10,7 +10,7 @@ mod moves;
 mod renewals;
 mod sessions;
 mod slow_fsync;
-mod transfer;
+pub mod transfer;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -19,6 +19,8 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use leasehold_figures::Report;
 
+use crate::bench;
+
 pub use arm::Arm;
 
 /// Options of `leasehold demo softstore`.
@@ -178,7 +180,8 @@ impl Plan {
     }
 }
 
-/// Runs the demo. Ends with 1 if a goal is missed.
+/// Runs the demo; the whole of it ends with what moves a single slice costs (`leasehold bench
+/// transfer`). Ends with 1 if a goal is missed.
 pub async fn run(args: SoftstoreArgs) -> anyhow::Result<ExitCode> {
     let out = out_dir(args.out.as_deref())?;
     let plan = Plan::new(&args);
@@ -205,9 +208,15 @@ pub async fn run(args: SoftstoreArgs) -> anyhow::Result<ExitCode> {
     // rates by one percent.
     let kept = if args.quick { 0.95 } else { 0.99 };
     figures::figures(&mut report, &all, kept);
-    println!("{}", report.table());
     let plot = out.join("softstore.svg");
     plot::draw(&all, &plot)?;
+    if args.arms.is_empty() && !args.quick {
+        println!("moving slices of a MiB and a GiB, about a minute");
+        let dir = out.join("transfer");
+        std::fs::create_dir(&dir)?;
+        bench::transfer::run(&dir, &mut report).await?;
+    }
+    println!("{}", report.table());
     println!("the plot is {}, beside the logs", plot.display());
     super::conclude(&report, args.json.as_deref())
 }
