@@ -17,6 +17,10 @@ use crate::harness::{PATIENCE, now_ns};
 /// The target of the demo.
 pub const TARGET: &str = "demo";
 
+/// Pods restart one by one, each when the one before has its share again: a longer pause, in which
+/// the next restart is waited for, would only be waited out.
+const RESTART_PAUSE: &str = "1s";
+
 /// How many of what a world has.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -70,7 +74,8 @@ impl World {
     /// Plans the processes; starts none.
     pub fn new(dir: &Path, plan: &Plan) -> anyhow::Result<Self> {
         let mut ports = Ports::default();
-        let assigners = Assigners::plan(dir, plan.assigners, plan.ttl, &mut ports)?;
+        let assigners = Assigners::plan(dir, plan.assigners, plan.ttl, &mut ports)?
+            .with_env("LEASEHOLD_PLANNER__RESTART_PAUSE", RESTART_PAUSE);
         let mut pods = Vec::new();
         for number in 0..plan.pods {
             let name = format!("pod-{number}");
