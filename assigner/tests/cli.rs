@@ -200,7 +200,11 @@ fn slices_without_pods_can_be_cut_and_looked_at() {
     dev.ask("slice split cart 0x1000").failed(2, &["half"]);
     dev.ask("slice merge cart 0").failed(5, &["vacant"]);
     dev.ask("slice move cart 0 --to s9")
-        .failed(1, &["no such live session"]);
+        .failed(1, &["no such live session", "session list cart"]);
+    dev.ask("slice move cart 0 --to 10.0.0.7:9000")
+        .failed(1, &["no such live session", "session list cart"]);
+    dev.ask("pod drain 10.0.0.7:9000 --target none")
+        .failed(1, &["there is no target none"]);
     dev.ask("key lookup cart customer-4711")
         .failed(1, &["nobody serves"]);
     dev.ask("pod drain 10.0.0.7:9000")

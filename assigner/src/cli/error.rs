@@ -51,39 +51,36 @@ impl From<Kind> for ExitCode {
 pub struct Failure {
     kind: Kind,
     text: String,
+    passes: bool,
 }
 
 impl Failure {
+    fn new(kind: Kind, text: impl Into<String>) -> Self {
+        Self {
+            kind,
+            text: text.into(),
+            passes: false,
+        }
+    }
+
     /// The answer is no.
     pub fn negative(text: impl Into<String>) -> Self {
-        Self {
-            kind: Kind::Negative,
-            text: text.into(),
-        }
+        Self::new(Kind::Negative, text)
     }
 
     /// The command is wrong.
     pub fn usage(text: impl Into<String>) -> Self {
-        Self {
-            kind: Kind::Usage,
-            text: text.into(),
-        }
+        Self::new(Kind::Usage, text)
     }
 
     /// Nobody answers.
     pub fn unavailable(text: impl Into<String>) -> Self {
-        Self {
-            kind: Kind::Unavailable,
-            text: text.into(),
-        }
+        Self::new(Kind::Unavailable, text)
     }
 
     /// The present state forbids it.
     pub fn conflict(text: impl Into<String>) -> Self {
-        Self {
-            kind: Kind::Conflict,
-            text: text.into(),
-        }
+        Self::new(Kind::Conflict, text)
     }
 
     /// The same, with more to say.
@@ -98,6 +95,11 @@ impl Failure {
         self.kind
     }
 
+    /// What was asked may be done a little later, with nothing else changed.
+    pub fn passes(&self) -> bool {
+        self.passes
+    }
+
     /// A refusal of an Assigner. `subject` is what was asked about, as the user named it.
     pub fn refused(refusal: &Refusal, subject: Option<&str>) -> Self {
         let (kind, next) = match refusal {
@@ -109,9 +111,10 @@ impl Failure {
                 ));
             }
             Refusal::UnknownSession => {
-                return Self::negative(
-                    "there is no such live session; `leasehold session list TARGET` shows all",
-                );
+                let target = subject.unwrap_or("TARGET");
+                return Self::negative(format!(
+                    "there is no such live session; `leasehold session list {target}` shows all"
+                ));
             }
             Refusal::NotLeader { .. } | Refusal::Halted(_) => {
                 (Kind::Unavailable, "`leasehold status` shows who leads")
@@ -133,7 +136,10 @@ impl Failure {
         } else {
             format!("{refusal}; {next}")
         };
-        Self { kind, text }
+        Self {
+            passes: matches!(refusal, Refusal::Conflict(_)),
+            ..Self::new(kind, text)
+        }
     }
 
     /// An answer that is none: of another program, or of another version.
@@ -158,10 +164,10 @@ impl Failure {
                 .collect(),
         };
         match status.code() {
-            Code::PermissionDenied | Code::Unauthenticated => Self {
-                kind: Kind::Denied,
-                text: format!("{endpoint} does not allow it ({said})"),
-            },
+            Code::PermissionDenied | Code::Unauthenticated => Self::new(
+                Kind::Denied,
+                format!("{endpoint} does not allow it ({said})"),
+            ),
             Code::Unimplemented => Self::unavailable(format!(
                 "{endpoint} does not know this request ({said}); it is another program, or an Assigner of another version"
             )),

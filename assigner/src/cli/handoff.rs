@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::Global;
 use super::client::Client;
-use super::error::Failure;
+use super::error::{Failure, Kind};
 use super::output::{Done, Report, emit};
 use super::slice;
 use super::table::{Table, ago, or_dash, pairs, size};
@@ -72,11 +72,15 @@ impl Verb {
                     handoff,
                     reason: client.reason(),
                 };
-                client
+                let asked = client
                     .change(pb::CancelHandoffRequest::from(&request), async |grpc, r| {
                         grpc.cancel_handoff(r).await
                     })
-                    .await?;
+                    .await;
+                asked.map_err(|failure| match failure.kind() {
+                    Kind::Conflict => failure.with(&look(&target)),
+                    _ => failure,
+                })?;
                 let done = format!("the owner is asked to refuse {handoff}");
                 emit(
                     global,
@@ -113,16 +117,21 @@ pub async fn list(client: &mut Client, target: &TargetName) -> Result<Vec<Handof
     }
 }
 
+/// Where to look after a handoff that is not open any more.
+fn look(target: &TargetName) -> String {
+    format!(
+        "; `leasehold handoff list {target}` shows the open ones, `leasehold slice list {target}` who owns what"
+    )
+}
+
 async fn get(
     client: &mut Client,
     target: &TargetName,
     handoff: HandoffId,
 ) -> Result<OneHandoff, Failure> {
     let ended = || {
-        Failure::negative(format!(
-            "{handoff} is not open: it has ended or never was; `leasehold handoff list {target}` shows the open ones, \
-             `leasehold slice list {target}` who owns what"
-        ))
+        let ended = format!("{handoff} is not open: it has ended or never was");
+        Failure::negative(ended).with(&look(target))
     };
     let mut open = list(client, target).await?.into_iter();
     let found = open.find(|open| open.handoff == handoff.to_string());

@@ -30,7 +30,8 @@ use crate::config::parse_duration;
 const DRAIN_HELP: &str = "\
 Moves every slice of the pod to others, without a failed request, and gives it none. The pod serves
 on until the last one has gone. With --wait the command returns then: it is safe to stop the pod.
-Meanwhile it shows how far it is; when the time is over it names what is slow, and the drain goes on.
+Meanwhile it shows how far it is; when the time is over it names what is slow. The drain goes on
+then, also when you interrupt the command; it ends when the pod does.
 
 Example:
   leasehold pod drain 10.0.0.7:9000 --wait --reason 'kernel update'";
@@ -62,6 +63,11 @@ pub enum Verb {
 impl Verb {
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
         let mut client = Client::new(global);
+        if let Verb::List { target } | Verb::Drain { target, .. } = &self
+            && let Some(only) = target
+        {
+            client = client.about(only);
+        }
         match self {
             Verb::List { target } => emit(global, &list(&mut client, target.as_ref()).await?),
             Verb::Drain {
@@ -164,16 +170,21 @@ async fn drain(
     if let Some(patience) = wait {
         let mut progress = Progress::new(left.max(slices(&sessions, &sessions)));
         left = until(patience, async || {
-            let now = of_pod(&mut client, &involved, address).await?;
-            progress.slices_left = slices(&now, &sessions);
-            if progress.slices_left == 0 {
-                return Ok(Look::Done(0));
-            }
-            progress
-                .look_closer(&mut client, &sessions, begun.elapsed())
-                .await?;
-            let line = format!("draining {address}: {progress}");
-            Ok(Look::Slow(line, progress.slow()))
+            let looked = async {
+                let now = of_pod(&mut client, &involved, address).await?;
+                progress.slices_left = slices(&now, &sessions);
+                if progress.slices_left == 0 {
+                    return Ok(Look::Done(0));
+                }
+                let elapsed = begun.elapsed();
+                progress
+                    .look_closer(&mut client, &sessions, elapsed)
+                    .await?;
+                let line = format!("draining {address}: {progress}");
+                Ok(Look::Slow(line, progress.slow()))
+            };
+            let looked: Result<_, Failure> = looked.await;
+            looked.map_err(|failure| failure.with("; the drain goes on"))
         })
         .await?;
     }

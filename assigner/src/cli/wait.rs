@@ -22,48 +22,83 @@ pub enum Look<T> {
     Slow(String, String),
 }
 
-/// Looks until it has come about; an error after `patience`. Progress goes to standard error:
-/// one line that is rewritten on a terminal, a line every few seconds elsewhere.
+/// The line that shows how far it is: rewritten on a terminal, written every few seconds elsewhere.
+struct Line {
+    on_terminal: bool,
+    said: Instant,
+    shown: bool,
+    /// What it says, and what is slow.
+    progress: String,
+    slow: String,
+}
+
+impl Line {
+    fn new() -> Self {
+        Self {
+            on_terminal: std::io::stderr().is_terminal(),
+            said: Instant::now(),
+            shown: false,
+            progress: "nothing was seen yet".to_owned(),
+            slow: String::new(),
+        }
+    }
+
+    // A sign of life that cannot be written is none that anybody misses.
+    fn show(&mut self) {
+        if self.on_terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[K{}", self.progress);
+            self.shown = true;
+        } else if self.said.elapsed() >= SAY_EVERY {
+            let _ = writeln!(std::io::stderr(), "{}", self.progress);
+            self.said = Instant::now();
+        }
+    }
+
+    fn clear(&self) {
+        if self.shown {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+
+    fn failure(&self, ended: &str) -> Failure {
+        let Self { progress, slow, .. } = self;
+        Failure::unavailable(format!("{ended}: {progress}{slow}; it goes on meanwhile"))
+    }
+}
+
+/// Looks until it has come about; an error after `patience`, and when the user interrupts. What is
+/// waited for goes on in both cases. Progress goes to standard error.
 pub async fn until<T>(
     patience: Duration,
     mut look: impl AsyncFnMut() -> Result<Look<T>, Failure>,
 ) -> Result<T, Failure> {
-    let (deadline, on_terminal) = (Instant::now() + patience, std::io::stderr().is_terminal());
-    let mut said = Instant::now();
-    let mut shown = false;
-    let finish = |shown: bool| {
-        if shown {
-            // A sign of life that cannot be written is none that anybody misses.
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
+    let (deadline, mut line) = (Instant::now() + patience, Line::new());
+    let looking = async {
+        loop {
+            (line.progress, line.slow) = match look().await? {
+                Look::Done(found) => return Ok(Some(found)),
+                Look::NotYet(progress) => (progress, String::new()),
+                Look::Slow(progress, slow) => (progress, format!("; {slow}")),
+            };
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            line.show();
+            sleep(LOOK_EVERY).await;
         }
     };
-    loop {
-        let (progress, slow) = match look().await {
-            Ok(Look::Done(found)) => {
-                finish(shown);
-                return Ok(found);
-            }
-            Ok(Look::NotYet(progress)) => (progress, String::new()),
-            Ok(Look::Slow(progress, slow)) => (progress, format!("; {slow}")),
-            Err(failure) => {
-                finish(shown);
-                return Err(failure);
-            }
-        };
-        if Instant::now() >= deadline {
-            finish(shown);
+    let looked = tokio::select! {
+        looked = looking => Some(looked),
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    line.clear();
+    match looked {
+        Some(Ok(Some(found))) => Ok(found),
+        Some(Ok(None)) => {
             let patience = crate::config::show_duration(patience);
-            return Err(Failure::unavailable(format!(
-                "not done after {patience}: {progress}{slow}; it goes on meanwhile"
-            )));
+            Err(line.failure(&format!("not done after {patience}")))
         }
-        if on_terminal {
-            let _ = write!(std::io::stderr(), "\r\x1b[K{progress}");
-            shown = true;
-        } else if said.elapsed() >= SAY_EVERY {
-            let _ = writeln!(std::io::stderr(), "{progress}");
-            said = Instant::now();
-        }
-        sleep(LOOK_EVERY).await;
+        Some(Err(failure)) => Err(failure),
+        None => Err(line.failure("interrupted")),
     }
 }

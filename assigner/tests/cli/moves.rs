@@ -1,11 +1,14 @@
 //! Moves as an operator makes them: canaries, a drain that he watches.
 
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
 use leasehold_client::Slicelet;
 use leasehold_proto::SliceKey;
 use serde_json::Value;
 use tonic::transport::server::TcpIncoming;
 
-use crate::program::{LONG, Running, until};
+use crate::program::{LONG, Running, program, until};
 
 /// A pod of target `cart` that may be given slices. What it freezes waits for guards for ever.
 async fn pod(dev: &Running) -> (Slicelet, String) {
@@ -140,10 +143,33 @@ async fn a_drain_that_does_not_end_names_what_is_slow() {
     );
     dev.ask(&format!("pod drain {one} --wait=1s"))
         .failed(3, &["1 of 1 slices left", "1 handoffs open", &named]);
+
+    let mut watching = program();
+    let ask = ["--endpoints", &dev.endpoint, "pod", "drain", &one, "--wait"];
+    let mut watching = watching.args(ask).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(watching.stderr.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert!(line.contains("1 of 1 slices left"), "{line}");
+    let id = i32::try_from(watching.id()).unwrap();
+    // SAFETY: no memory is involved; the process is our child and was not waited for.
+    assert_eq!(unsafe { libc::kill(id, libc::SIGINT) }, 0);
+    assert_eq!(watching.wait().unwrap().code(), Some(3));
+    line.clear();
+    said.read_to_string(&mut line).unwrap();
+    assert!(line.starts_with("error: interrupted: draining"), "{line}");
+    assert!(line.contains("it goes on meanwhile"), "{line}");
+
     drop(guard);
     let drained = dev.json(&format!("pod drain {one} --wait"));
     assert_eq!(drained["slices_left"], 0);
     assert!(drained["took_ms"].is_u64());
     dev.ask(&format!("handoff get cart {open}"))
         .failed(1, &["not open", "leasehold handoff list cart"]);
+    dev.ask(&format!("handoff cancel cart {open}"))
+        .failed(5, &["not open", "leasehold handoff list cart"]);
+    dev.ask(&format!("slice move cart {key} --to {two}"))
+        .failed(5, &["owns", "already"]);
+    dev.ask(&format!("slice move cart {key} --to {one}"))
+        .failed(5, &["is draining", "name another"]);
 }

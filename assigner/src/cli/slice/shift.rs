@@ -356,15 +356,24 @@ impl Shift {
         slices: &[Slice],
     ) -> Result<(), Failure> {
         let (target, count) = (&self.target, slices.len());
-        let (mut left, mut begun) = (slices.iter(), 0);
+        let mut begun = 0;
         let done = until(self.wait.unwrap_or(BEGIN_WITHIN), async || {
             let pair = self.look(client, parties, Some(since)).await?;
             let progress = format!("{begun} of {count} handoffs begun, {} open", pair.open);
-            if left.len() > 0 {
-                for slice in left.by_ref().take(AT_ONCE.saturating_sub(pair.open)) {
+            if begun < count {
+                for slice in slices[begun..]
+                    .iter()
+                    .take(AT_ONCE.saturating_sub(pair.open))
+                {
                     let which = SliceToMove::Exactly(*slice);
-                    begin(client, target, which, MoveTo::Session(pair.to)).await?;
-                    begun += 1;
+                    match begin(client, target, which, MoveTo::Session(pair.to)).await {
+                        Ok(_) => begun += 1,
+                        // Its owner is about to have its state, say.
+                        Err(failure) if failure.passes() && pair.here.contains(slice) => {
+                            return Ok(Look::Slow(progress, failure.to_string()));
+                        }
+                        Err(failure) => return Err(failure),
+                    }
                 }
                 return Ok(Look::NotYet(progress));
             }

@@ -176,6 +176,9 @@ impl AdminService {
         let (version, slice, to, step) = self.read(&target, |state| {
             let (slice, assigned) = find(state, which)?;
             let to = receiver(state, &to)?;
+            if assigned.owner.is_some_and(|owner| owner.session == to) {
+                return Err(Refusal::Rejected(format!("{to} owns {slice} already")));
+            }
             let step = match (state.mode(), assigned.owner) {
                 (Mode::Eventual, from) => PlanStep::Reassign { slice, from, to },
                 (_, None) => PlanStep::Grant { slice, to },
@@ -204,6 +207,11 @@ impl AdminService {
         let SplitSlice { target, at, reason } = request;
         let (version, step) = self.read(&target, |state| {
             let (slice, assigned) = find(state, SliceToMove::Holding(at))?;
+            if at == slice.first() {
+                return Err(Refusal::Invalid(format!(
+                    "the lower half would be empty: {slice} begins at {at}; name a later key"
+                )));
+            }
             Ok((
                 state.config_version(),
                 PlanStep::Split {
@@ -344,17 +352,14 @@ fn receiver(state: &TargetState, to: &MoveTo) -> Done<SessionId> {
     });
     match (found.next(), found.next(), to) {
         (Some(session), None, _) if session.draining => Err(Refusal::Rejected(format!(
-            "{} is draining and is given no slices",
+            "{} is draining and is given no slices; name another",
             session.id
         ))),
         (Some(session), None, _) => Ok(session.id),
         (Some(_), Some(_), MoveTo::Address(address)) => Err(Refusal::Rejected(format!(
             "several sessions live at {address}; name one"
         ))),
-        (None, _, MoveTo::Address(address)) => {
-            Err(Refusal::Rejected(format!("no session lives at {address}")))
-        }
-        (_, _, MoveTo::Session(_)) => Err(Refusal::UnknownSession),
+        (None, ..) | (_, _, MoveTo::Session(_)) => Err(Refusal::UnknownSession),
     }
 }
 
