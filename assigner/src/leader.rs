@@ -18,8 +18,9 @@ use leasehold_proto::command::{Command, Reply};
 use leasehold_proto::grantor::{Action, Grantor, Input, SessionInfo};
 use leasehold_proto::message::Renew;
 use leasehold_proto::table::{Event, SessionPhase};
+use leasehold_proto::view::Lease;
 use leasehold_proto::wire::LoadReport;
-use leasehold_proto::{ClockTime, SessionId, TargetName};
+use leasehold_proto::{ClockTime, Generation, SessionId, TargetName};
 use leasehold_raft_store::{Leadership, ProposeError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -81,6 +82,11 @@ pub(crate) enum ToLeader {
     MayReceive {
         session: SessionId,
         answer: oneshot::Sender<bool>,
+    },
+    /// Up to which view has the owner taken in the state of what it has by this lease?
+    TakenIn {
+        owner: Lease,
+        answer: oneshot::Sender<Option<Generation>>,
     },
     /// An operator looks at sessions: how long ago was each last answered?
     AnsweredAgo {
@@ -458,6 +464,9 @@ impl Leader {
                 ToLeader::MayReceive { session, answer } => {
                     // Who asked may have given up.
                     let _ = answer.send(self.grantor.may_receive(session));
+                }
+                ToLeader::TakenIn { owner, answer } => {
+                    let _ = answer.send(self.streams.taken_in(owner, self.clock.now()));
                 }
                 ToLeader::AnsweredAgo { sessions, answer } => {
                     let now = self.clock.now();

@@ -26,6 +26,9 @@ pub struct Snapshot<'a> {
     pub slices: Vec<(Slice, &'a Assigned)>,
     /// Every live session.
     pub sessions: BTreeMap<SessionId, Health>,
+    /// Slices whose owner still takes in the state that they came with, and the owner: they are not
+    /// moved.
+    pub taking_in: BTreeMap<SliceKey, SessionId>,
     /// What the target promises.
     pub mode: Mode,
     /// Most handoffs to keep open at once.
@@ -207,7 +210,9 @@ impl<'a> Planner<'a> {
             let owner = assigned
                 .owner
                 .filter(|owner| assigned.handoff.is_none() && of(owner.session))?;
-            (!self.moved.contains(&slice.first())).then_some((*slice, owner))
+            let first = slice.first();
+            let stays = self.moved.contains(&first) || self.snapshot.taking_in.contains_key(&first);
+            (!stays).then_some((*slice, owner))
         };
         self.snapshot.slices.iter().filter_map(movable).collect()
     }

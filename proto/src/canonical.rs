@@ -295,6 +295,7 @@ impl Canonical for Renew {
             visitor.end_remark();
         }
         self.armed.visit(visitor);
+        self.merging.visit(visitor);
     }
 }
 
@@ -391,11 +392,17 @@ impl Canonical for PlanStep {
                 owner.visit(visitor);
                 at.visit(visitor);
             }
-            PlanStep::Merge { left, right, owner } => {
+            PlanStep::Merge {
+                left,
+                right,
+                owner,
+                taken_in,
+            } => {
                 visitor.plain(4);
                 left.visit(visitor);
                 right.visit(visitor);
                 owner.visit(visitor);
+                taken_in.visit(visitor);
             }
             PlanStep::SetReplicas {
                 slice,

@@ -246,6 +246,9 @@ pub enum PlanStep {
         right: Slice,
         /// The owner of both.
         owner: SessionId,
+        /// Up to which view the owner has taken in the state that its slices came with, as it has
+        /// said itself; `None` where it has not.
+        taken_in: Option<Generation>,
     },
     /// Say which sessions serve copies; eventual mode only.
     SetReplicas {

@@ -49,6 +49,9 @@ pub enum Rejection {
     /// The slice has an open handoff, which is never replaced, re-aimed, split or merged.
     #[error("{0} has the open handoff {1}")]
     HandoffOpen(Slice, HandoffId),
+    /// The slice's owner has not taken in yet the state that the slice came with.
+    #[error("the state of {0} may be on its way to its owner; try again when it is there")]
+    NotTakenIn(Slice),
     /// The slice is not as the plan saw it.
     #[error("{0} has changed since the plan was made")]
     SliceChanged(Slice),

@@ -535,6 +535,7 @@ impl Holder {
             known,
             words,
             armed,
+            merging: None,
         }));
     }
 

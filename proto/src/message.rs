@@ -45,6 +45,9 @@ pub struct Renew {
     pub words: Vec<Word>,
     /// The arming whose view is applied and since which leases are checked.
     pub armed: Option<Generation>,
+    /// Eventual mode: the oldest epoch at which a slice came whose state is still being merged.
+    /// For the shell to fill in.
+    pub merging: Option<Epoch>,
 }
 
 /// Leader to Slicelet: a quorum confirmed my term after your message arrived.

@@ -57,6 +57,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant("state_of_older_epoch_accepted", transfer::frames_of_an_older_transfer_are_refused),
     Mutant("state_applied_twice", transfer::a_frame_is_taken_in_once),
     Mutant("state_frame_dropped", transfer::no_frame_is_left_out),
+    Mutant("merge_drops_the_proof", transfer::slices_are_merged_only_when_the_state_they_came_with_was_taken_in),
     Mutant("state_digest_ignored", transfer::state_is_complete_only_if_both_ends_have_the_same_bytes),
 ];
 

@@ -138,6 +138,7 @@ pub fn renewal(session: &mut Session) -> pb::SliceletMessage {
         known: session.known.as_ref().map(Into::into),
         words: Vec::new(),
         armed: None,
+        merging: None,
     };
     pb::SliceletMessage {
         message: Some(FromSlicelet::Renew(renew)),

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use leasehold_proto::command::{Command, PlanStep, Reply};
 use leasehold_proto::error::Rejection;
 use leasehold_proto::table::{SessionRecord, TargetState};
-use leasehold_proto::{ClockTime, SessionId, SliceKey, TargetName};
+use leasehold_proto::view::Assigned;
+use leasehold_proto::{ClockTime, Mode, SessionId, Slice, SliceKey, TargetName};
 use leasehold_raft_store::ProposeError;
 
 use super::streams::IdMap;
@@ -52,6 +53,8 @@ struct TargetPlan {
     restart: Option<Restart>,
     /// Counts are not evened out before, for the restart.
     uneven_until: Option<ClockTime>,
+    /// Owners of slices that the last plan left where they are, since their state is on its way.
+    taking_in: BTreeSet<SessionId>,
 }
 
 impl Plans {
@@ -97,6 +100,16 @@ impl Plans {
 
     pub(super) fn trusted(&mut self, session: SessionId) {
         self.touched(self.home_of(session));
+    }
+
+    /// The session has said more of what state it has taken in.
+    pub(super) fn taken_in(&mut self, session: SessionId) {
+        let home = self.homes.get(&session);
+        if let Some(plan) = home.and_then(|home| self.targets.get_mut(home))
+            && plan.taking_in.contains(&session)
+        {
+            plan.dirty = true;
+        }
     }
 
     pub(super) fn session_closed(&mut self, session: SessionId) {
@@ -214,9 +227,11 @@ impl Leader {
                 .watch_restart(target, self.clock.now(), config.restart_pause);
             (!target.is_deleted()).then(|| {
                 let load = load_of_draining(target, &self.shared.loads);
+                let snapshot = self.snapshot(target);
                 (
                     target.config_version(),
-                    planner::plan(&self.snapshot(target), &load, config.seed),
+                    planner::plan(&snapshot, &load, config.seed),
+                    snapshot.taking_in.into_values().collect::<BTreeSet<_>>(),
                 )
             })
         };
@@ -224,9 +239,13 @@ impl Leader {
         let plan = self.plans.targets.entry(name.clone()).or_default();
         plan.dirty = false;
         plan.not_before = Some(now + took * SHARE_OF_TIME);
-        let Some((config_version, steps)) = planned.filter(|(_, steps)| !steps.is_empty()) else {
+        let Some((config_version, steps, taking_in)) = planned else {
             return;
         };
+        plan.taking_in = taking_in;
+        if steps.is_empty() {
+            return;
+        }
         plan.proposed = true;
         tracing::debug!(target_name = %name, steps = steps.len(), "planned");
         self.shared.metrics.plan_steps.inc_by(steps.len() as u64);
@@ -262,6 +281,7 @@ impl Leader {
                 .live_sessions()
                 .map(|session| (session.id, health(session)))
                 .collect(),
+            taking_in: self.taking_in(target),
             mode: target.mode(),
             max_open_handoffs: target.config().max_open_handoffs as usize,
             max_open_per_pod: config.max_open_per_pod,
@@ -271,6 +291,21 @@ impl Leader {
             settling: plan.is_some_and(|plan| plan.settle_until.is_some()),
             warm_successors: config.warm_successors,
         }
+    }
+
+    /// Eventual mode: slices whose owner still takes in what the one before it had, and the owner. A
+    /// move would leave that behind.
+    fn taking_in(&self, target: &TargetState) -> BTreeMap<SliceKey, SessionId> {
+        if target.mode() != Mode::Eventual {
+            return BTreeMap::new();
+        }
+        let now = self.clock.now();
+        let still = |(slice, assigned): (Slice, &Assigned)| {
+            let (first, owner) = (slice.first(), assigned.owner?);
+            let taken_in = self.streams.taken_in(owner, now);
+            (!target.has_taken_in(first, taken_in)).then_some((first, owner.session))
+        };
+        target.slices().filter_map(still).collect()
     }
 
     /// Steps that lost their compare-and-set need nothing: what beat them has marked the target.

@@ -76,6 +76,7 @@ impl Leader {
         collected: &mut Vec<Renewal>,
     ) {
         let halted = self.is_halted();
+        let now = self.clock.now();
         let incarnation = self.shared.replica.table().incarnation();
         for renew in renewals {
             let session = renew.session;
@@ -84,7 +85,9 @@ impl Leader {
                 Some(attached) if attached.stream != stream => Some(RefusedReason::Superseded),
                 Some(_) if halted => Some(RefusedReason::HigherIncarnation),
                 Some(attached) => {
-                    attached.known = renew.known;
+                    if attached.note(&renew, now) {
+                        self.plans.taken_in(session);
+                    }
                     None
                 }
             };

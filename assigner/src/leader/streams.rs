@@ -5,10 +5,11 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use bytes::Bytes;
+use leasehold_proto::message::Renew;
 use leasehold_proto::target::PodAddress;
-use leasehold_proto::view::ViewUpdate;
+use leasehold_proto::view::{Lease, ViewUpdate};
 use leasehold_proto::wire::{self, AssignerMessage, ClosedReason, RefusedReason, pb};
-use leasehold_proto::{Generation, SessionId, TargetName};
+use leasehold_proto::{ClockTime, Epoch, Generation, SessionId, TargetName};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,8 @@ const FREE_FOR_ANSWERS: usize = OUTBOX / 2;
 /// A target with more attached sessions than this pushes a change only to those that take part;
 /// the others get it with their next renewal.
 const PUSH_TO_ALL: usize = 256;
+/// A merge that is under way for longer than this is not waited for.
+const MERGE_PATIENCE: Duration = Duration::from_secs(30);
 /// Serialised updates kept for one generation of a target.
 const UPDATES_KEPT: usize = 64;
 
@@ -62,8 +65,30 @@ pub(super) struct Attached {
     pub(super) ttl: Duration,
     /// What its last renewal said it knows.
     pub(super) known: Option<Generation>,
+    /// The oldest epoch whose slice it still merges, by its last renewal, and since when it says so.
+    merging: Option<(Epoch, ClockTime)>,
     /// The newest view sent on this stream; `None` before the first.
     sent: Option<Generation>,
+}
+
+impl Attached {
+    /// Notes what a renewal says. Whether more may have been taken in than before.
+    pub(super) fn note(&mut self, renew: &Renew, now: ClockTime) -> bool {
+        let merging = renew.merging.map(|oldest| {
+            let before = self.merging.filter(|(epoch, _)| *epoch == oldest);
+            before.unwrap_or((oldest, now))
+        });
+        let news = merging.is_some() || (self.known, self.merging) != (renew.known, merging);
+        (self.known, self.merging) = (renew.known, merging);
+        news
+    }
+
+    fn taken_in(&self, epoch: Epoch, now: ClockTime) -> Option<Generation> {
+        let waits = |(oldest, since): (Epoch, ClockTime)| {
+            oldest <= epoch && now.since(since) < MERGE_PATIENCE
+        };
+        self.known.filter(|_| !self.merging.is_some_and(waits))
+    }
 }
 
 struct Stream {
@@ -104,6 +129,14 @@ pub(super) struct Streams {
 impl Streams {
     pub(super) fn attached(&mut self, session: SessionId) -> Option<&mut Attached> {
         self.sessions.get_mut(&session)
+    }
+
+    /// Up to which view the owner has taken in the state of what it has by this lease or an older
+    /// one; `None` when it has not said, or still merges some of that.
+    pub(super) fn taken_in(&self, owner: Lease, now: ClockTime) -> Option<Generation> {
+        self.sessions
+            .get(&owner.session)?
+            .taken_in(owner.epoch, now)
     }
 
     pub(super) fn open(&mut self, stream: StreamId, out: Outbox, ended: CancellationToken) {
@@ -153,6 +186,7 @@ impl Streams {
                 target,
                 ttl,
                 known: None,
+                merging: None,
                 sent: None,
             },
         );

@@ -28,6 +28,7 @@ struct World {
     drain_order: DrainOrder,
     restart: Option<Restart>,
     restarting: bool,
+    taking_in: BTreeMap<SliceKey, SessionId>,
 }
 
 fn cart() -> TargetName {
@@ -48,6 +49,7 @@ impl World {
             drain_order: DrainOrder::default(),
             restart: None,
             restarting: false,
+            taking_in: BTreeMap::new(),
         };
         let config = TargetConfig {
             consistency,
@@ -122,6 +124,7 @@ impl World {
                 .into_iter()
                 .map(|member| (member.id, health(member)))
                 .collect(),
+            taking_in: self.taking_in.clone(),
             mode: self.state().mode(),
             max_open_handoffs: self.state().config().max_open_handoffs as usize,
             max_open_per_pod: self.max_open_per_pod,
@@ -455,4 +458,30 @@ fn what_an_expiring_session_held_is_spread_over_the_others() {
         world.counts()[1..].iter().max().copied(),
     );
     assert_eq!((least, most), (Some(3), Some(3)));
+}
+
+/// Else what an owner has not taken in yet stays behind with the one before it.
+#[test]
+fn a_slice_is_not_moved_while_its_owner_takes_in_its_state() {
+    let mut world = World::new(4, 1, Consistency::Eventual);
+    world.settle(0);
+    let first = world.sessions[0];
+    let slices: Vec<Slice> = world.state().slices().map(|(slice, _)| slice).collect();
+    world.taking_in = slices.iter().map(|slice| (slice.first(), first)).collect();
+    world.register(2, "1");
+    assert_eq!(world.plan(0), [], "counts are not evened out");
+    world.apply(Command::DrainSession {
+        target: cart(),
+        session: first,
+    });
+    assert_eq!(world.plan(0), [], "nor is a pod emptied");
+    world.taking_in.remove(&slices[2].first());
+    let moved = |step: &PlanStep| match step {
+        PlanStep::Reassign { slice, .. } => Some(*slice),
+        _ => None,
+    };
+    let moved: Vec<Option<Slice>> = world.plan(0).iter().map(moved).collect();
+    assert_eq!(moved, [Some(slices[2])]);
+    let successors = successors(&world.snapshot(), first, 0);
+    assert_eq!(successors.len(), slices.len(), "who has died is replaced");
 }

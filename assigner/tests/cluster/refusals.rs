@@ -89,6 +89,7 @@ async fn a_session_that_was_not_introduced_is_refused() {
         known: None,
         words: Vec::new(),
         armed: None,
+        merging: None,
     };
     pod.send(SliceletMessage::Renew(renew)).await;
     assert_eq!(refused(&mut pod).await, RefusedReason::NotAttached);

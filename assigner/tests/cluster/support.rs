@@ -119,6 +119,7 @@ impl Pod {
             known: self.known(),
             words,
             armed,
+            merging: None,
         };
         self.send(SliceletMessage::Renew(renew)).await;
         self.seq

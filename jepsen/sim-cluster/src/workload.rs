@@ -103,6 +103,8 @@ fn plan(state: &TargetState, sessions: &[SessionId], random: &mut Random) -> Opt
             left: *slice,
             right: slices.get(place + 1)?.0,
             owner: owner.session,
+            // Nothing has state here.
+            taken_in: Some(state.generation()),
         },
         Some(from) => PlanStep::BeginHandoff {
             slice: *slice,

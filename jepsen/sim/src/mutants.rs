@@ -130,6 +130,7 @@ pub const MUTANTS: &[Mutant] = &[
     machine("state_applied_twice"),
     machine("state_frame_dropped"),
     machine("state_digest_ignored"),
+    machine("merge_drops_the_proof"),
     shell("surrender_before_last_change"),
     shell("state_served_without_proof"),
     shell("state_kept_after_loss"),

@@ -293,7 +293,8 @@ impl Driver {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Renew(renew) => {
+            Action::Renew(mut renew) => {
+                renew.merging = self.engine.as_ref().and_then(Engine::oldest_merge);
                 self.shared.counters.renewals_sent.add(1);
                 self.line.send_renewal(renew);
             }

@@ -280,7 +280,12 @@ fn a_merge_keeps_guards_valid_and_raises_the_token() {
     let guard = world.guard(7).unwrap();
     let (left, right) = (world.slice_of(7), world.slice_of(u64::MAX));
     let owner = world.me();
-    world.plan(PlanStep::Merge { left, right, owner });
+    world.plan(PlanStep::Merge {
+        left,
+        right,
+        owner,
+        taken_in: None,
+    });
     assert!(guard.verify().is_ok(), "ownership was not interrupted");
     assert!(world.guard(7).unwrap().fencing_token() > guard.fencing_token());
     world.freeze(7);

@@ -4,7 +4,7 @@ use super::record::{MetaRecord, RecordKey};
 use super::{Applied, Entry, TargetState};
 use crate::command::{PlanStep, Reply};
 use crate::error::Rejection;
-use crate::id::{Epoch, HandoffId, SessionId};
+use crate::id::{Epoch, Generation, HandoffId, SessionId};
 use crate::limits;
 use crate::slice::Slice;
 use crate::target::Mode;
@@ -47,7 +47,12 @@ impl TargetState {
             }
             PlanStep::Reassign { slice, from, to } => self.reassign(entry, slice, from, to),
             PlanStep::Split { slice, owner, at } => self.split(entry, slice, owner, at),
-            PlanStep::Merge { left, right, owner } => self.merge(entry, left, right, owner),
+            PlanStep::Merge {
+                left,
+                right,
+                owner,
+                taken_in,
+            } => self.merge(entry, left, right, owner, taken_in),
             PlanStep::SetReplicas {
                 slice,
                 owner,
@@ -199,12 +204,28 @@ impl TargetState {
     }
 
     /// A fresh epoch, so that the token of neither half can fall.
-    fn merge(&mut self, entry: &mut Entry, left: Slice, right: Slice, owner: SessionId) -> Step {
+    ///
+    /// ◆ Not before the owner has taken in the state that either half came with: the merged slice
+    /// has no provider, so that nothing could prove that state any more.
+    fn merge(
+        &mut self,
+        entry: &mut Entry,
+        left: Slice,
+        right: Slice,
+        owner: SessionId,
+        taken_in: Option<Generation>,
+    ) -> Step {
         let of = |slice| match self.exactly(slice)?.owner {
             Some(lease) if lease.session == owner => self.unchanged(slice, Some(lease)),
             _ => Err(Rejection::SliceChanged(slice)),
         };
         let (lower, upper) = (of(left)?, of(right)?);
+        let mut halves = [left, right].into_iter();
+        if let Some(half) = halves.find(|half| !self.has_taken_in(half.first(), taken_in))
+            && !mutant!("merge_drops_the_proof")
+        {
+            return Err(Rejection::NotTakenIn(half));
+        }
         if !left.touches(right) || lower.replicas != upper.replicas {
             return Err(Rejection::BadStep(
                 "slices that are merged must touch and have the same replicas".into(),

@@ -450,6 +450,16 @@ impl TargetState {
         Some((Slice::new(*first, state.last)?, &state.assigned))
     }
 
+    /// Whether the owner of the slice that begins at `first` has nothing of its state to wait for:
+    /// the slice came without any, or the owner has taken in what came with all views up to
+    /// `taken_in`.
+    pub fn has_taken_in(&self, first: SliceKey, taken_in: Option<Generation>) -> bool {
+        self.slices.get(&first).is_none_or(|state| {
+            state.assigned.provider.is_none()
+                || taken_in.is_some_and(|known| state.changed_at <= known)
+        })
+    }
+
     /// How many slices a session owns.
     pub fn owned_by(&self, session: SessionId) -> usize {
         let owns = |first: &&SliceKey| {

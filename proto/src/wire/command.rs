@@ -39,7 +39,7 @@ one_of!(PlanStep = PlanStep.step: plan_step::Step {
     BeginHandoff(BeginHandoffStep) { slice: Needed, from: Needed, to: Id },
     Reassign(ReassignStep) { slice: Needed, from: Maybe, to: Id },
     Split(SplitStep) { slice: Needed, owner: Maybe, at: Key },
-    Merge(MergeStep) { left: Needed, right: Needed, owner: Id },
+    Merge(MergeStep) { left: Needed, right: Needed, owner: Id, taken_in: Maybe },
     SetReplicas(SetReplicasStep) { slice: Needed, owner: Needed, replicas: Ids<{ limits::REPLICAS_PER_SLICE }> },
 });
 

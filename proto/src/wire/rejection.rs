@@ -44,6 +44,7 @@ impl From<&Rejection> for pb::Rejection {
                 slice: Needed::put(slice),
                 handoff: Id::put(handoff),
             }),
+            Rejection::NotTakenIn(slice) => Reason::NotTakenIn(slice.into()),
             Rejection::SliceChanged(slice) => Reason::SliceChanged(slice.into()),
             Rejection::WrongMode(mode) => Reason::WrongMode(mode.into()),
             Rejection::BadStep(text) => Reason::BadStep(text.to_string()),
@@ -105,6 +106,7 @@ impl TryFrom<pb::Rejection> for Rejection {
                     Needed::take("HandoffOpen.slice", wire.slice)?,
                     Id::take("HandoffOpen.handoff", wire.handoff)?,
                 ),
+                Reason::NotTakenIn(slice) => Rejection::NotTakenIn(slice.try_into()?),
                 Reason::SliceChanged(slice) => Rejection::SliceChanged(slice.try_into()?),
                 Reason::WrongMode(mode) => Rejection::WrongMode(mode.try_into()?),
                 Reason::BadStep(text) => Rejection::BadStep(

@@ -229,6 +229,7 @@ message!(
 );
 message!(Renew = Renew {
     session: Id, seq: Same, known: Maybe, words: List<{ limits::WORDS_PER_RENEWAL }>, armed: Maybe,
+    merging: Maybe,
 });
 message!(
     KeyLoad = KeyLoad {

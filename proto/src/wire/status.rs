@@ -181,6 +181,7 @@ impl From<&Rejection> for Refusal {
             | Rejection::IncarnationNotLarger(_) => Refusal::Invalid(text),
             Rejection::ConfigVersion { .. }
             | Rejection::HandoffOpen(..)
+            | Rejection::NotTakenIn(_)
             | Rejection::SliceChanged(_)
             | Rejection::OtherTerm { .. } => Refusal::Conflict(text),
             Rejection::RestoreWait | Rejection::TokensExhausted => Refusal::Halted(text),

@@ -336,13 +336,15 @@ pub fn renew() -> impl Strategy<Value = Renew> {
         of(generation()),
         vec(word(), 0..8),
         of(generation()),
+        of(epoch()),
     )
-        .prop_map(|(session, seq, known, words, armed)| Renew {
+        .prop_map(|(session, seq, known, words, armed, merging)| Renew {
             session,
             seq,
             known,
             words,
             armed,
+            merging,
         })
 }
 
@@ -415,11 +417,14 @@ pub fn step() -> impl Strategy<Value = PlanStep> {
             owner,
             at
         }),
-        (slice(), slice(), session()).prop_map(|(left, right, owner)| PlanStep::Merge {
-            left,
-            right,
-            owner
-        }),
+        (slice(), slice(), session(), of(generation())).prop_map(
+            |(left, right, owner, taken_in)| PlanStep::Merge {
+                left,
+                right,
+                owner,
+                taken_in
+            }
+        ),
         (slice(), lease(), replicas()).prop_map(|(slice, owner, replicas)| PlanStep::SetReplicas {
             slice,
             owner,
@@ -570,6 +575,7 @@ pub fn rejection() -> impl Strategy<Value = Rejection> {
         (any::<u64>(), log_id())
             .prop_map(|(decided, entry)| Rejection::OtherTerm { decided, entry }),
         (slice(), handoff_id()).prop_map(|(slice, handoff)| Rejection::HandoffOpen(slice, handoff)),
+        slice().prop_map(Rejection::NotTakenIn),
         slice().prop_map(Rejection::SliceChanged),
         mode().prop_map(Rejection::WrongMode),
         Just(Rejection::BadStep("the slice would be empty".into())),

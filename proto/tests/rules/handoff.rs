@@ -312,6 +312,7 @@ pub fn an_open_handoff_is_never_replaced_split_merged_or_granted_over() {
             left: slice,
             right: slice,
             owner: from.session,
+            taken_in: None,
         },
     ];
     for step in steps {

@@ -1,9 +1,11 @@
 //! Rules about state that moves with its slice: what is taken in, and what may be served of it.
 
 use crate::script::{DIGEST, Script, at, cart};
-use leasehold_proto::command::{Command, Digest, EndWord, PlanStep, Reply};
-use leasehold_proto::holder::Input;
+use leasehold_proto::command::{Command, Digest, EndWord, PlanStep, Registered, Reply};
+use leasehold_proto::error::Rejection;
+use leasehold_proto::holder::{Holder, Input};
 use leasehold_proto::message::{ReadyAnswer, Surrender};
+use leasehold_proto::target::Consistency;
 use leasehold_proto::transfer::{Frame, Mark, Receiver, Refusal, Sender, TransferTag};
 use leasehold_proto::{Epoch, Slice, SliceKey};
 
@@ -97,7 +99,7 @@ pub fn state_is_complete_only_if_both_ends_have_the_same_bytes() {
 /// compared with what the other was surrendered with: it begins cold, in a planned move.
 #[test]
 pub fn the_proof_of_state_is_of_the_very_slice() {
-    let mut script = Script::with(leasehold_proto::target::Consistency::Strong, 2);
+    let mut script = Script::with(Consistency::Strong, 2);
     let (a, b) = (script.register(1), script.register(2));
     let slices: Vec<Slice> = script.state().slices().map(|(slice, _)| slice).collect();
     let plan = |script: &mut Script, steps| {
@@ -176,8 +178,106 @@ pub fn the_view_brings_the_proof_to_who_has_not_heard_the_source() {
         word: EndWord::Surrendered(a.session),
         digest: Some(DIGEST),
     });
-    let proof = |of: &leasehold_proto::holder::Holder| of.proof_of_state(Slice::ALL, handoff.epoch);
+    let proof = |of: &Holder| of.proof_of_state(Slice::ALL, handoff.epoch);
     assert_eq!(proof(&destination), None);
     script.push(&mut destination, at(10));
     assert_eq!(proof(&destination), Some(DIGEST));
+}
+
+/// A table in which A has surrendered the lower of two slices to B, which owns the upper one and
+/// has not heard of it.
+struct Surrendered {
+    script: Script,
+    b: Registered,
+    destination: Holder,
+    epoch: Epoch,
+}
+
+fn surrendered() -> Surrendered {
+    let mut script = Script::with(Consistency::Strong, 2);
+    let (a, b) = (script.register(1), script.register(2));
+    script.grant(a.session);
+    let upper = script.slice(SliceKey::MAX);
+    let grant = PlanStep::Grant {
+        slice: upper,
+        to: b.session,
+    };
+    script.plan(grant).expect("it is vacant");
+    let handoff = script.begin(b.session);
+    let destination = script.serve(&b, at(0));
+    script.apply(Command::CompleteHandoff {
+        target: cart(),
+        handoff: handoff.id,
+        word: EndWord::Surrendered(a.session),
+        digest: Some(DIGEST),
+    });
+    Surrendered {
+        script,
+        b,
+        destination,
+        epoch: handoff.epoch,
+    }
+}
+
+/// Counter-example: A surrenders to B, which does not hear it and learns only from the view that the
+/// slice is its own; before it does the slice is merged with another one of B's. Nothing proves to B
+/// what it has received, and it begins empty, in a planned move.
+#[test]
+pub fn slices_are_merged_only_when_the_state_they_came_with_was_taken_in() {
+    let Surrendered {
+        mut script,
+        b,
+        mut destination,
+        epoch,
+    } = surrendered();
+    let (left, right) = (script.slice(SliceKey::MIN), script.slice(SliceKey::MAX));
+    let known = |of: &Holder| of.view().map(|view| view.generation);
+    let merge = |taken_in| PlanStep::Merge {
+        left,
+        right,
+        owner: b.session,
+        taken_in,
+    };
+    for taken_in in [None, known(&destination)] {
+        let refused = script.plan(merge(taken_in));
+        assert_eq!(refused, Err(Rejection::NotTakenIn(left)));
+    }
+    script.push(&mut destination, at(10));
+    assert_eq!(destination.proof_of_state(left, epoch), Some(DIGEST));
+    assert_eq!(script.plan(merge(known(&destination))), Ok(()));
+}
+
+/// Who learns of the surrender and of a split, or of the next handoff, at once has the proof.
+#[test]
+pub fn what_follows_a_surrender_keeps_its_proof() {
+    let split = |script: &mut Script| {
+        let (slice, owner) = (script.slice(SliceKey::MIN), script.owner(SliceKey::MIN));
+        let at = SliceKey::from_u64(7);
+        script.plan(PlanStep::Split { slice, owner, at })
+    };
+    for hands_on in [false, true] {
+        let Surrendered {
+            mut script,
+            mut destination,
+            epoch,
+            ..
+        } = surrendered();
+        if hands_on {
+            let to = script.register(3).session;
+            script.begin(to);
+        } else {
+            split(&mut script).expect("nothing is open");
+        }
+        script.push(&mut destination, at(10));
+        let mine: Vec<Slice> = script
+            .state()
+            .slices()
+            .filter(|(_, assigned)| assigned.owner.is_some_and(|owner| owner.epoch == epoch))
+            .map(|(slice, _)| slice)
+            .collect();
+        assert_eq!(mine.len(), if hands_on { 1 } else { 2 });
+        for slice in mine {
+            assert_eq!(destination.proof_of_state(slice, epoch), Some(DIGEST));
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Changes of targets, slices, handoffs and sessions.
 
 use leasehold_proto::command::{CloseProof, Command, PlanStep, Reply};
+use leasehold_proto::error::Rejection;
 use leasehold_proto::target::Mode;
 use leasehold_proto::wire::admin::{
     CancelHandoff, CloseSession, CreateTarget, DeleteTarget, DrainSession, ForgetGhost,
@@ -9,7 +10,7 @@ use leasehold_proto::wire::admin::{
 use leasehold_proto::wire::listing::SliceMoved;
 use leasehold_proto::wire::pb;
 use leasehold_proto::wire::status::Refusal;
-use leasehold_proto::{HandoffId, SessionId, Slice, SliceKey, TargetName};
+use leasehold_proto::{Generation, HandoffId, Lease, SessionId, Slice, SliceKey, TargetName};
 use tokio::sync::oneshot;
 
 use super::{AdminService, audit};
@@ -187,6 +188,12 @@ impl AdminService {
             Ok((state.config_version(), slice, to, step))
         })?;
         may_receive(&leader, to).await?;
+        if let PlanStep::Reassign {
+            from: Some(owner), ..
+        } = step
+        {
+            self.is_there(&leader, &target, slice, owner).await?;
+        }
         audit(
             "move slice",
             &format_args!("{target} {slice} to {to}"),
@@ -231,13 +238,17 @@ impl AdminService {
     }
 
     pub(super) async fn merge(&self, request: MergeSlices) -> Done<pb::MergeSlicesReply> {
-        self.must_lead().await?;
+        let leader = self.shared.ready_leader().await?;
         let MergeSlices {
             target,
             slice_key,
             reason,
         } = request;
-        let (version, step) = self.read(&target, |state| merge_step(state, slice_key))?;
+        let (version, newest, mut step) =
+            self.read(&target, |state| merge_step(state, slice_key))?;
+        if let PlanStep::Merge { taken_in: said, .. } = &mut step {
+            *said = taken_in(&leader, newest).await?;
+        }
         audit(
             "merge slices",
             &format_args!("{target} at {slice_key}"),
@@ -250,6 +261,25 @@ impl AdminService {
     /// Refused early by those who cannot make the change, so that callers find the leader.
     pub(super) async fn must_lead(&self) -> Done<()> {
         self.shared.ready_leader().await.map(|_| ())
+    }
+
+    /// Eventual mode: refuses to move a slice whose owner still merges what the one before it had,
+    /// unless the owner is not heard.
+    async fn is_there(
+        &self,
+        leader: &LeaderHandle,
+        target: &TargetName,
+        slice: Slice,
+        owner: Lease,
+    ) -> Done<()> {
+        if may_receive(leader, owner.session).await.is_err() {
+            return Ok(());
+        }
+        let known = taken_in(leader, owner).await?;
+        match self.read(target, |state| Ok(state.has_taken_in(slice.first(), known)))? {
+            true => Ok(()),
+            false => Err((&Rejection::NotTakenIn(slice)).into()),
+        }
     }
 
     fn check_ttl(&self, ttl: std::time::Duration) -> Done<()> {
@@ -328,6 +358,16 @@ async fn may_receive(leader: &LeaderHandle, session: SessionId) -> Done<()> {
     }
 }
 
+/// Up to which view the owner has taken in the state of what it has by this lease or an older one.
+async fn taken_in(leader: &LeaderHandle, owner: Lease) -> Done<Option<Generation>> {
+    let (answer, answered) = oneshot::channel();
+    let asked = ToLeader::TakenIn { owner, answer };
+    match (leader.inbox.send(asked).await, answered.await) {
+        (Ok(()), Ok(taken_in)) => Ok(taken_in),
+        _ => Err(Refusal::NotLeader { leader: None }),
+    }
+}
+
 fn find(state: &TargetState, which: SliceToMove) -> Done<(Slice, &Assigned)> {
     let key = match which {
         SliceToMove::Exactly(slice) => slice.first(),
@@ -363,19 +403,35 @@ fn receiver(state: &TargetState, to: &MoveTo) -> Done<SessionId> {
     }
 }
 
-fn merge_step(state: &TargetState, key: SliceKey) -> Done<(u64, PlanStep)> {
+/// The step, and the newer lease of the two halves.
+fn merge_step(state: &TargetState, key: SliceKey) -> Done<(u64, Lease, PlanStep)> {
     let (left, lower) = find(state, SliceToMove::Holding(key))?;
     let behind = left
         .last()
         .next()
         .ok_or_else(|| Refusal::Invalid(format!("no slice is behind {left}")))?;
-    let (right, _) = find(state, SliceToMove::Holding(behind))?;
-    let owner = lower
+    let (right, upper) = find(state, SliceToMove::Holding(behind))?;
+    let lease = lower
         .owner
-        .ok_or_else(|| Refusal::Rejected(format!("{left} is vacant")))?
-        .session;
+        .ok_or_else(|| Refusal::Rejected(format!("{left} is vacant")))?;
+    let owner = lease.session;
+    let newest = match upper.owner {
+        Some(upper) if upper.session == owner => upper.max(lease),
+        other => {
+            let other = other.map_or_else(|| "nobody".into(), |lease| lease.session.to_string());
+            return Err(Refusal::Rejected(format!(
+                "{owner} owns {left} and {other} owns {right}; only slices of one owner are joined: move one first"
+            )));
+        }
+    };
     Ok((
         state.config_version(),
-        PlanStep::Merge { left, right, owner },
+        newest,
+        PlanStep::Merge {
+            left,
+            right,
+            owner,
+            taken_in: None,
+        },
     ))
 }

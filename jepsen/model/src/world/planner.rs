@@ -5,7 +5,7 @@ use leasehold_proto::command::{CloseProof, Command, PlanStep, Reply};
 use leasehold_proto::table::SessionPhase;
 use leasehold_proto::target::{Consistency, TargetChange};
 use leasehold_proto::view::{Assigned, Lease};
-use leasehold_proto::{Mode, SessionId, Slice};
+use leasehold_proto::{Generation, Mode, SessionId, Slice};
 
 use super::{Seen, Step, World, keys, target};
 
@@ -24,6 +24,13 @@ impl World {
                 .collect()
         };
         self.state().map(all).unwrap_or_default()
+    }
+
+    /// The view that the Slicelet of this session has applied: what it may have said already.
+    fn known_to(&self, session: SessionId) -> Option<Generation> {
+        let mut holders = self.hosts.iter().map(|host| &host.holder);
+        let holder = holders.find(|holder| holder.session() == Some(session))?;
+        holder.view().map(|view| view.generation)
     }
 
     fn plan(&mut self, step: PlanStep) {
@@ -164,7 +171,13 @@ impl World {
                 let (left, right) = (of(slice), of(slice + 1));
                 if let Some(owner) = left.1.owner.map(|owner| owner.session) {
                     let (left, right) = (left.0, right.0);
-                    self.plan(PlanStep::Merge { left, right, owner });
+                    let taken_in = self.known_to(owner);
+                    self.plan(PlanStep::Merge {
+                        left,
+                        right,
+                        owner,
+                        taken_in,
+                    });
                 }
             }
             Step::Flip => self.flip(),

@@ -1,9 +1,11 @@
 //! A planner without sense, and operators: what moves slices, modes and targets.
 
+use std::collections::BTreeMap;
+
 use leasehold_proto::command::{CloseProof, Command, PlanStep};
 use leasehold_proto::table::TargetState;
 use leasehold_proto::target::{Consistency, TargetChange, TargetConfig};
-use leasehold_proto::{Mode, SessionId, Slice, Squid};
+use leasehold_proto::{Generation, Mode, SessionId, Slice, Squid};
 
 use super::{KEYS, Message, Rng, TTL, World, key, target};
 use crate::planted;
@@ -37,8 +39,12 @@ impl World {
         };
         let config_version = state.config_version();
         let count = 1 + self.rng.below(2);
+        let holders = self.hosts.iter().map(|host| &host.holder);
+        let known: BTreeMap<SessionId, Generation> = holders
+            .filter_map(|holder| Some((holder.session()?, holder.view()?.generation)))
+            .collect();
         let steps: Vec<PlanStep> = (0..count)
-            .filter_map(|_| random_step(&mut self.rng, state))
+            .filter_map(|_| random_step(&mut self.rng, state, &known))
             .collect();
         self.propose(Command::ApplyPlan {
             target: target().clone(),
@@ -176,7 +182,12 @@ pub fn forget(session: Option<SessionId>) -> Command {
     }
 }
 
-fn random_step(rng: &mut Rng, state: &TargetState) -> Option<PlanStep> {
+/// `known` is what each session has applied, and may have said already.
+fn random_step(
+    rng: &mut Rng,
+    state: &TargetState,
+    known: &BTreeMap<SessionId, Generation>,
+) -> Option<PlanStep> {
     let slices: Vec<(Slice, _)> = state.slices().collect();
     let sessions: Vec<SessionId> = state.live_sessions().map(|session| session.id).collect();
     if sessions.is_empty() {
@@ -203,6 +214,7 @@ fn random_step(rng: &mut Rng, state: &TargetState) -> Option<PlanStep> {
             left: slice,
             right: slices[(at + 1) % slices.len()].0,
             owner: owner.session,
+            taken_in: known.get(&owner.session).copied(),
         },
         8 => PlanStep::SetReplicas {
             slice,

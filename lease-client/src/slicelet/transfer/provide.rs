@@ -4,6 +4,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use leasehold_proto::command::Digest;
 use leasehold_proto::holder::{Holder, Local, Part};
 use leasehold_proto::target::Mode;
 use leasehold_proto::transfer::TransferTag;
@@ -38,7 +39,15 @@ pub(super) struct Merging {
     slice: Slice,
     epoch: Epoch,
     gate: Arc<Gate>,
+    complete: Arc<OnceLock<Digest>>,
     task: Task,
+}
+
+impl Merging {
+    /// All has been merged, or it will not come.
+    fn has_ended(&self) -> bool {
+        self.complete.get().is_some() || self.task.has_ended()
+    }
 }
 
 impl Drop for Merging {
@@ -221,14 +230,23 @@ impl Engine {
             let common = self.common.clone();
             let gate: Arc<Gate> = Arc::default();
             let purpose = Purpose::Merge(Arc::clone(&gate));
-            let import = Destination::new(common, purpose, begin, address, complete);
+            let all = Arc::clone(&complete);
+            let import = Destination::new(common, purpose, begin, address, all);
             self.merging.push(Merging {
                 slice: info.slice,
                 epoch: info.epoch,
                 gate,
+                complete,
                 task: Task(tokio::spawn(import.run(before, turn)).abort_handle()),
             });
         }
+    }
+
+    /// The oldest epoch at which a slice came whose state is still being merged. ◆ Said in every
+    /// renewal: the Assigner plans no move that would leave the rest behind.
+    pub(in super::super) fn oldest_merge(&self) -> Option<Epoch> {
+        let unfinished = self.merging.iter().filter(|merging| !merging.has_ended());
+        unfinished.map(|merging| merging.epoch).min()
     }
 
     /// Ends the merges of slices that are not owned any more, and keeps nothing of those that came

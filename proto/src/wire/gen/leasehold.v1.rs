@@ -737,6 +737,9 @@ pub struct Renew {
     /// The arming whose view is applied and since which leases are checked.
     #[prost(message, optional, tag = "5")]
     pub armed: ::core::option::Option<Generation>,
+    /// Eventual mode: the oldest epoch at which a slice came whose state is still being merged.
+    #[prost(message, optional, tag = "6")]
+    pub merging: ::core::option::Option<Epoch>,
 }
 /// How much the slices of one session are used, since the last report.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -5225,6 +5228,9 @@ pub struct MergeStep {
     /// The owner of both: a session id.
     #[prost(fixed64, tag = "3")]
     pub owner: u64,
+    /// Up to which view the owner has taken in the state that its slices came with.
+    #[prost(message, optional, tag = "4")]
+    pub taken_in: ::core::option::Option<Generation>,
 }
 /// Say which sessions serve copies.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5399,7 +5405,7 @@ pub struct Rejection {
     /// Which reason.
     #[prost(
         oneof = "rejection::Reason",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19"
     )]
     pub reason: ::core::option::Option<rejection::Reason>,
 }
@@ -5462,6 +5468,9 @@ pub mod rejection {
         /// The command's bytes are not a command of this version; at most TEXT_BYTES.
         #[prost(string, tag = "18")]
         Unreadable(::prost::alloc::string::String),
+        /// The slice's owner has not taken in yet the state that the slice came with.
+        #[prost(message, tag = "19")]
+        NotTakenIn(super::SliceRange),
     }
 }
 /// The name belongs to a deleted target.
