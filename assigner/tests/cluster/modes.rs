@@ -3,9 +3,10 @@
 use leasehold_assigner::testing::TestCluster;
 use leasehold_proto::SliceKey;
 use leasehold_proto::target::{Consistency, Mode, TargetConfig};
+use leasehold_proto::view::View;
 
 use crate::handoffs::serve_until;
-use crate::support::{pods, target};
+use crate::support::{owned, pods, target};
 
 fn eventual() -> TargetConfig {
     TargetConfig {
@@ -35,6 +36,48 @@ async fn in_an_eventual_target_slices_move_at_once() {
         .await
         .unwrap();
     assert_eq!(cluster.look(owner_at_start).await, Some(other));
+}
+
+/// Else what the new owner has not merged yet stays behind with the one before it.
+#[tokio::test]
+async fn in_an_eventual_target_a_slice_moves_on_only_when_its_state_was_merged() {
+    let cluster = TestCluster::start(1).await;
+    cluster.create_target_with("cart", 1, eventual()).await;
+    let mut all = pods(&cluster, "cart", 2).await;
+    serve_until(&cluster, &mut all, "one has the slice", |counts| {
+        counts.iter().sum::<usize>() == 1
+    })
+    .await;
+    if all[1].owned() == 1 {
+        all.swap(0, 1);
+    }
+    let (former, owner) = (all[0].session(), all[1].session());
+    cluster
+        .move_slice("cart", SliceKey::MIN, owner)
+        .await
+        .unwrap();
+    all[1]
+        .until("it owns the slice", |view| owned(view, owner) == 1)
+        .await;
+    let lease = |view: &View| view.get(SliceKey::MIN).1.owner;
+    all[1].merging = all[1]
+        .view
+        .as_ref()
+        .and_then(lease)
+        .map(|owner| owner.epoch);
+    all[1].renew().await;
+    all[1].drain().await.unwrap();
+    for _ in 0..3 {
+        all[1].renew().await;
+    }
+    assert_eq!(cluster.look(owner_at_start).await, Some(owner));
+    all[1].merging = None;
+    all[1].renew().await;
+    cluster
+        .wait_until("the pod that leaves is emptied", |table| {
+            owner_at_start(table) == Some(former)
+        })
+        .await;
 }
 
 fn owner_at_start(

@@ -12,7 +12,7 @@ use leasehold_proto::wire::status::Refusal;
 use leasehold_proto::wire::{
     self, AssignerMessage, Hello, RegisterReply, RegisterRequest, SliceletMessage, pb,
 };
-use leasehold_proto::{Generation, SessionId};
+use leasehold_proto::{Epoch, Generation, SessionId};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -40,6 +40,8 @@ pub struct Pod {
     pub registered: RegisterReply,
     pub channel: Channel,
     pub view: Option<View>,
+    /// Of what it says that it still merges it.
+    pub merging: Option<Epoch>,
     to: mpsc::Sender<pb::SliceletMessage>,
     from: Streaming<pb::AssignerMessage>,
     seq: u64,
@@ -89,6 +91,7 @@ impl Pod {
             registered,
             channel,
             view: None,
+            merging: None,
             to,
             from: stream.into_inner(),
             seq: 0,
@@ -119,7 +122,7 @@ impl Pod {
             known: self.known(),
             words,
             armed,
-            merging: None,
+            merging: self.merging,
         };
         self.send(SliceletMessage::Renew(renew)).await;
         self.seq
