@@ -11,7 +11,7 @@ mod program;
 use std::fs;
 
 use leasehold_client::Slicelet;
-use program::{Running, arg, free_ports, program, run, until, words};
+use program::{Cluster, Running, arg, free_ports, program, run, until, words};
 use tonic::transport::server::TcpIncoming;
 
 #[test]
@@ -292,54 +292,28 @@ async fn slices_move_between_pods_and_a_drained_pod_owns_none() {
 
 #[test]
 fn three_nodes_form_a_cluster_and_any_of_them_finds_the_leader() {
-    let directory = tempfile::tempdir().unwrap();
-    let ports: [u16; 6] = free_ports();
-    let members = format!(
-        "1=127.0.0.1:{},2=127.0.0.1:{},3=127.0.0.1:{}",
-        ports[0], ports[1], ports[2]
-    );
-    let start = |i: usize| {
-        let data = directory.path().join(format!("d{i}"));
-        let id = (i + 1).to_string();
-        Running::serve(
-            ports[i],
-            ports[i + 3],
-            &[
-                "--members",
-                &members,
-                "--node-id",
-                &id,
-                "--data-dir",
-                arg(&data),
-            ],
-        )
-    };
-    let mut nodes: Vec<Option<Running>> = (0..3).map(|i| Some(start(i))).collect();
-    for node in nodes.iter().flatten() {
-        node.ready();
-    }
+    let mut cluster = Cluster::start();
     // Changes are asked of every node: two of the three answer with the leader's address.
-    for (node, name) in nodes.iter().flatten().zip(["a", "b", "c"]) {
-        node.ask(&format!("target create {name}")).well();
+    for (node, name) in ["a", "b", "c"].iter().enumerate() {
+        cluster
+            .node(node)
+            .ask(&format!("target create {name}"))
+            .well();
     }
-    let status = nodes[0].as_ref().unwrap().json("status");
+    let status = cluster.node(0).json("status");
     assert_eq!(status["members"].as_array().unwrap().len(), 3);
     let leader = status["leader"].as_u64().unwrap();
     let next = leader % 3 + 1;
-    nodes[0]
-        .as_ref()
-        .unwrap()
+    cluster
+        .node(0)
         .ask(&format!("member transfer-leader {next}"))
         .well();
     until("it leads", || {
-        nodes[0].as_ref().unwrap().look("status")["leader"] == next
+        cluster.node(0).look("status")["leader"] == next
     });
     let lost = usize::try_from(next).unwrap() - 1;
-    nodes[lost].take().unwrap().kill();
-    let endpoints = members
-        .replace("1=", "")
-        .replace("2=", "")
-        .replace("3=", "");
+    cluster.kill(lost);
+    let endpoints = cluster.endpoints().join(",");
     let said = run(&[
         "--endpoints",
         &endpoints,
@@ -363,28 +337,25 @@ fn three_nodes_form_a_cluster_and_any_of_them_finds_the_leader() {
         .code
             == 0
     });
-    nodes[lost] = Some(start(lost));
-    nodes[lost].as_ref().unwrap().ready();
+    cluster.restart(lost);
     until("it has caught up", || {
-        nodes[lost].as_ref().unwrap().look("target get a")["description"] == "x"
+        cluster.node(lost).look("target get a")["description"] == "x"
     });
     // Node 1 would begin the cluster; without its data it must not begin it a second time.
-    nodes[0].take().unwrap().kill();
-    fs::remove_dir_all(directory.path().join("d0")).unwrap();
-    let (listen, http) = (
-        format!("127.0.0.1:{}", ports[0]),
-        format!("127.0.0.1:{}", ports[3]),
-    );
+    cluster.kill(0);
+    fs::remove_dir_all(cluster.data(0)).unwrap();
+    let address = |port: usize| format!("127.0.0.1:{}", cluster.ports[port]);
+    let (listen, http) = (address(0), address(3));
     let wiped = [
         "serve",
         "--log-level",
         "error",
         "--members",
-        &members,
+        &cluster.members,
         "--listen",
         &listen,
     ];
-    let data = directory.path().join("d0");
+    let data = cluster.data(0);
     run(&[
         &wiped[..],
         &["--http-listen", &http, "--data-dir", arg(&data)],
@@ -398,9 +369,7 @@ fn three_nodes_form_a_cluster_and_any_of_them_finds_the_leader() {
             "new number",
         ],
     );
-    for node in nodes.into_iter().flatten() {
-        assert_eq!(node.end(libc::SIGTERM), 0);
-    }
+    assert_eq!(cluster.end(libc::SIGTERM), [0, 0]);
 }
 
 #[test]

@@ -78,6 +78,7 @@ pub async fn until<T>(
             (line.progress, line.slow) = match look().await? {
                 Look::Done(found) => return Ok(Some(found)),
                 Look::NotYet(progress) => (progress, String::new()),
+                Look::Slow(progress, slow) if slow.is_empty() => (progress, slow),
                 Look::Slow(progress, slow) => (progress, format!("; {slow}")),
             };
             if Instant::now() >= deadline {

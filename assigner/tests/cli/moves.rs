@@ -3,23 +3,24 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
-use leasehold_client::Slicelet;
+use leasehold_client::state::StateMap;
+use leasehold_client::{Slicelet, SliceletBuilder, Transfers};
 use leasehold_proto::SliceKey;
 use serde_json::Value;
 use tonic::transport::server::TcpIncoming;
 
-use crate::program::{LONG, Running, program, until};
+use crate::program::{Cluster, LONG, Running, program, run, until};
 
 /// A pod of target `cart` that may be given slices. What it freezes waits for guards for ever.
 async fn pod(dev: &Running) -> (Slicelet, String) {
+    let builder = Slicelet::builder("cart").endpoints([dev.endpoint.as_str()]);
+    start(builder.drain_deadline(LONG * 10)).await
+}
+
+async fn start(builder: SliceletBuilder) -> (Slicelet, String) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let slicelet = Slicelet::builder("cart")
-        .endpoints([dev.endpoint.as_str()])
-        .advertise(&address)
-        .drain_deadline(LONG * 10)
-        .start()
-        .unwrap();
+    let slicelet = builder.advertise(&address).start().unwrap();
     let server = tonic::transport::Server::builder()
         .add_service(slicelet.peer_service().into_server())
         .serve_with_incoming(TcpIncoming::from(listener));
@@ -172,4 +173,63 @@ async fn a_drain_that_does_not_end_names_what_is_slow() {
         .failed(5, &["owns", "already"]);
     dev.ask(&format!("slice move cart {key} --to {one}"))
         .failed(5, &["is draining", "name another"]);
+}
+
+/// So much state that its transfer takes seconds.
+const KEYS: u64 = 4_000;
+
+fn key(number: u64) -> Vec<u8> {
+    let mut key = vec![b'-'; 1_000];
+    key[..8].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_and_who_waits_for_it_survive_the_leader() {
+    let mut cluster = Cluster::start();
+    let endpoints = cluster.endpoints();
+    let ask = |line: String| {
+        let given = ["--endpoints", &endpoints.join(","), "--timeout", "30s"].map(str::to_owned);
+        let all: Vec<String> = given
+            .into_iter()
+            .chain(line.split(' ').map(str::to_owned))
+            .collect();
+        run(&all.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    ask("target create cart --slices 1 --ttl 60s".to_owned()).well();
+    ask("target hold cart --reason test".to_owned()).well();
+    let mut transfers = Transfers::default();
+    transfers.speed.most_bytes_per_s = Some(1 << 20);
+    let counts = [StateMap::<u64>::new(), StateMap::new()];
+    let pod = |state: &StateMap<u64>| {
+        let builder = Slicelet::builder("cart").endpoints(&endpoints);
+        start(builder.state(state.clone()).transfers(transfers.clone()))
+    };
+    let (source, _) = pod(&counts[0]).await;
+    source.wait_until_owns_any(LONG).await.unwrap();
+    for number in 0..KEYS {
+        let guard = source.guard_or_wait(&key(number)).await.unwrap();
+        counts[0].insert(&guard, &key(number), number).unwrap();
+    }
+    let (destination, address) = pod(&counts[1]).await;
+
+    let line = format!("slice move cart 0 --to {address} --wait");
+    let waiting = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| ask(line));
+        until("some has arrived", || {
+            destination.stats().state_bytes_in > 0
+        });
+        let status = ask("status -o json".to_owned()).well();
+        let status: Value = serde_json::from_str(&status).unwrap();
+        let leader = usize::try_from(status["leader"].as_u64().unwrap()).unwrap() - 1;
+        cluster.kill(leader);
+        assert_eq!(destination.stats().transfers_in_completed, 0);
+        waiting.join().unwrap()
+    });
+    assert!(waiting.well().contains(&format!("{address} serves")));
+    for number in 0..KEYS {
+        let guard = destination.guard_or_wait(&key(number)).await.unwrap();
+        assert_eq!(counts[1].get(&guard, &key(number)), Some(number));
+    }
+    assert_eq!(destination.stats().arrivals_warm, 1);
 }

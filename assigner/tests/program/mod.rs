@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// Longer than anything takes that a test waits for, also on a busy machine.
 pub const LONG: Duration = Duration::from_secs(60);
@@ -223,6 +224,75 @@ impl Drop for Running {
         // Ended already, or a test has failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Three `serve` of one cluster, their data on the disk.
+pub struct Cluster {
+    pub directory: TempDir,
+    /// Where each listens, then where each answers over HTTP.
+    pub ports: [u16; 6],
+    pub members: String,
+    nodes: [Option<Running>; 3],
+}
+
+impl Cluster {
+    /// All of them, ready.
+    pub fn start() -> Self {
+        let ports: [u16; 6] = free_ports();
+        let member = |i: usize| format!("{}=127.0.0.1:{}", i + 1, ports[i]);
+        let mut cluster = Self {
+            directory: tempfile::tempdir().expect("a directory"),
+            ports,
+            members: [0, 1, 2].map(member).join(","),
+            nodes: Default::default(),
+        };
+        for i in 0..3 {
+            cluster.nodes[i] = Some(cluster.serve(i));
+        }
+        for node in cluster.nodes.iter().flatten() {
+            node.ready();
+        }
+        cluster
+    }
+
+    fn serve(&self, i: usize) -> Running {
+        let (data, id) = (self.data(i), (i + 1).to_string());
+        let known = ["--members", &self.members, "--node-id", &id];
+        let more = [known.as_slice(), &["--data-dir", arg(&data)]].concat();
+        Running::serve(self.ports[i], self.ports[i + 3], &more)
+    }
+
+    /// Where the data of one is.
+    pub fn data(&self, i: usize) -> PathBuf {
+        self.directory.path().join(format!("d{i}"))
+    }
+
+    /// One that runs.
+    pub fn node(&self, i: usize) -> &Running {
+        self.nodes[i].as_ref().expect("it runs")
+    }
+
+    /// Ends one without a word.
+    pub fn kill(&mut self, i: usize) {
+        self.nodes[i].take().expect("it runs").kill();
+    }
+
+    /// Tells those that run to end, and gives their exit codes.
+    pub fn end(self, signal: i32) -> Vec<i32> {
+        let running = self.nodes.into_iter().flatten();
+        running.map(|node| node.end(signal)).collect()
+    }
+
+    /// Starts one again.
+    pub fn restart(&mut self, i: usize) {
+        self.nodes[i] = Some(self.serve(i));
+        self.node(i).ready();
+    }
+
+    /// All of them, running or not.
+    pub fn endpoints(&self) -> [String; 3] {
+        [0, 1, 2].map(|i| format!("http://127.0.0.1:{}", self.ports[i]))
     }
 }
 

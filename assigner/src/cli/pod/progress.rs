@@ -15,6 +15,10 @@ use crate::cli::{handoff, slice};
 
 /// How often handoffs and sizes are asked for: each is a walk over the target's slices.
 const CLOSER_EVERY: Duration = Duration::from_secs(1);
+/// How long nothing goes and nothing is open before that is said without waiting for the end.
+const STUCK: Duration = Duration::from_secs(3);
+const NOBODY: &str = "no handoff is open: is there another pod that lives and is not draining? `leasehold pod list` \
+                      shows all";
 /// Handoffs named when the time is over.
 const NAMED: usize = 5;
 
@@ -96,12 +100,17 @@ impl Progress {
         Ok(())
     }
 
-    /// What keeps the drain from ending.
+    fn is_stuck(&self) -> bool {
+        self.open.is_empty() && self.estimate().is_none() && self.elapsed >= STUCK
+    }
+
+    /// What keeps the drain from ending, where it is not said anyway.
     pub fn slow(&self) -> String {
+        if self.is_stuck() {
+            return String::new();
+        }
         if self.open.is_empty() {
-            return "no handoff is open: is there another pod that lives and is not draining? `leasehold pod list` \
-                    shows all"
-                .into();
+            return NOBODY.to_owned();
         }
         let named: Vec<String> = self.open.iter().take(NAMED).map(Open::to_string).collect();
         let more = match self.open.len().saturating_sub(NAMED) {
@@ -146,6 +155,9 @@ impl fmt::Display for Progress {
         write!(f, ", {} handoffs open, {elapsed} so far", self.open.len())?;
         if let Some(estimate) = self.estimate() {
             write!(f, ", about {} to go", ago(ms(estimate)))?;
+        }
+        if self.is_stuck() {
+            write!(f, "; {NOBODY}")?;
         }
         Ok(())
     }
@@ -196,8 +208,12 @@ mod tests {
 
     #[test]
     fn it_names_what_is_slow() {
-        let mut stuck = progress(9, None, 60);
+        let mut stuck = progress(40, None, 1);
         assert!(stuck.slow().contains("no handoff is open"));
+        assert!(!stuck.to_string().contains("no handoff is open"));
+        stuck = progress(40, None, 60);
+        assert!(stuck.to_string().contains("no handoff is open"));
+        assert_eq!(stuck.slow(), "");
         stuck.open = (1..=7).map(open).collect();
         let slow = stuck.slow();
         let first = "slow: h1 of cart to s18, open for 12.3s, 3.0 GiB of state, h2 of cart";
