@@ -136,6 +136,8 @@ async fn last_moment() {
 fn planted_mistakes_are_noticed() {
     let how = "a value written just before the surrender";
     pod::noticed("surrender_before_last_change", how, last_moment);
+    let how = "a slice whose export panics";
+    pod::noticed("surrendered_without_its_state", how, broken_export);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,6 +150,57 @@ async fn a_slice_whose_owner_keeps_no_state_begins_cold() {
     b.take(&fake, b"alice").await;
     assert_eq!(b.pod.slicelet.stats().arrivals_cold, 1);
     assert_eq!(b.increment(b"alice").await, Some(1));
+}
+
+/// ◆ As when a release that keeps state is rolled back to one that does not: what is in memory is
+/// worth more than the move.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_keeps_no_state_gets_the_slice_only_when_its_owner_ends() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, TargetConfig::default());
+    let a = Counter::start(&fake).await;
+    a.serves(b"alice").await;
+    assert_eq!(a.increment(b"alice").await, Some(1));
+    let b = Pod::start(&fake, "cart").await;
+    let (at, to) = (b.slicelet.slice_key(b"alice"), b.slicelet.session());
+    pod::until("the destination may receive", || {
+        to.is_some_and(|to| fake.hand_off("cart", at, to).is_ok())
+    })
+    .await;
+    pod::until("the handoff has ended", || !fake.has_open_handoff("cart")).await;
+    a.serves(b"alice").await;
+    assert_eq!(a.count(b"alice"), Some(1));
+    assert_eq!(a.pod.slicelet.stats().transfers_out_failed, 1);
+
+    pod::until("it may be handed off again", || {
+        to.is_some_and(|to| fake.hand_off("cart", at, to).is_ok())
+    })
+    .await;
+    // Of this the last second is left to go cold.
+    let grace = Duration::from_millis(1_500);
+    let _ = a.pod.slicelet.drain(grace).await;
+    pod::until("it is served", || b.slicelet.guard(b"alice").is_ok()).await;
+}
+
+/// ◆ What the destination has already is not the whole: the slice is not surrendered with less.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slice_whose_export_panics_before_the_last_change_stays_where_it_is() {
+    broken_export().await;
+}
+
+async fn broken_export() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, TargetConfig::default());
+    let (a, b, _) = pair(&fake, 1 << 20, Transfers::default()).await;
+    let guard = a.pod.slicelet.guard(b"alice").unwrap();
+    b.begin_move(&fake).await;
+    pod::until("the slice is frozen", || !a.serves()).await;
+    a.state.break_exports();
+    pod::until("the export has ended", || a.state.open_exports() == 0).await;
+    drop(guard);
+    pod::until("it is served where it was", || a.serves()).await;
+    assert!(!b.serves());
+    assert_eq!(b.stats().arrivals_cold, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

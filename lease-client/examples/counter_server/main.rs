@@ -17,6 +17,7 @@ use std::time::Duration;
 use leasehold_client::Slicelet;
 use leasehold_client::layer::{HeldGuard, OwnershipLayer};
 use rpc::{Count, Counter, CounterServer, Increment};
+use tokio::signal::unix::{SignalKind, signal};
 use tonic::{Request, Response, Status};
 use tower::Layer;
 
@@ -58,10 +59,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .add_service(counters)
         .serve(address.parse::<SocketAddr>()?);
 
+    // What Kubernetes and systemd send, and Ctrl-C.
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let stopped = async {
+        tokio::select! {
+            _ = terminated.recv() => {}
+            _ = interrupted.recv() => {}
+        }
+    };
     tokio::select! {
         served = server => served?,
         // Leaves without a failed request, if there is another process to take the slices.
-        _ = tokio::signal::ctrl_c() => slicelet.drain(Duration::from_secs(30)).await?,
+        () = stopped => slicelet.drain(Duration::from_secs(30)).await?,
     }
     Ok(())
 }

@@ -151,6 +151,17 @@ pub(super) struct Engine {
     adjusting: Option<Task>,
 }
 
+/// What becomes of the last change of a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LastChange {
+    /// It is sent; that it was acknowledged is told later.
+    UnderWay,
+    /// Its transfer has failed before.
+    Failed,
+    /// The destination has asked for nothing of the slice.
+    NeverAsked,
+}
+
 /// A handoff to here, as the view shows it.
 pub(super) struct Coming {
     pub(super) handoff: HandoffId,
@@ -271,14 +282,16 @@ impl Engine {
         outgoing.commands.connect(line, begin.have);
     }
 
-    /// The slice is frozen and drained: brings the last change over. `false` when nothing of it
-    /// was asked for, so that it can be surrendered without state.
-    pub(super) fn finish(&self, handoff: HandoffId) -> bool {
-        let sends = |outgoing: &&Outgoing| !outgoing.failed && !outgoing.task.has_ended();
-        let outgoing = self.outgoing.get(&handoff).filter(sends);
-        outgoing
-            .inspect(|outgoing| outgoing.commands.finish())
-            .is_some()
+    /// The slice is frozen and drained: brings the last change over.
+    pub(super) fn finish(&self, handoff: HandoffId) -> LastChange {
+        match self.outgoing.get(&handoff) {
+            None => LastChange::NeverAsked,
+            Some(outgoing) if outgoing.failed || outgoing.task.has_ended() => LastChange::Failed,
+            Some(outgoing) => {
+                outgoing.commands.finish();
+                LastChange::UnderWay
+            }
+        }
     }
 
     /// The transfer cannot be completed.

@@ -45,6 +45,7 @@ struct Inner {
     open_exports: AtomicU64,
     fingerprint: AtomicU64,
     record_bytes: AtomicU64,
+    broken: AtomicBool,
 }
 
 impl Bulk {
@@ -94,6 +95,11 @@ impl Bulk {
     /// What is said of every key.
     pub fn say_fingerprint(&self, fingerprint: u64) {
         self.0.fingerprint.store(fingerprint, Ordering::SeqCst);
+    }
+
+    /// From now on an export panics.
+    pub fn break_exports(&self) {
+        self.0.broken.store(true, Ordering::SeqCst);
     }
 
     /// Exports records of this many bytes, however much is asked for.
@@ -164,6 +170,7 @@ pub struct BulkExport {
 
 impl StateExport for BulkExport {
     fn read(&mut self, most_bytes: usize, out: &mut Vec<u8>) -> Exported {
+        assert!(!self.of.0.broken.load(Ordering::SeqCst), "a test says so");
         let record = self.of.0.record_bytes.load(Ordering::SeqCst);
         let most = if record > 0 {
             record

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use leasehold_proto::command::Digest;
 use leasehold_proto::holder::{Input, Local, Part};
-use leasehold_proto::{ClockTime, HandoffId};
+use leasehold_proto::{ClockTime, HandoffId, mutant};
 use tokio::time::Instant;
 
-use super::super::transfer::{Engine, OnTransferFailure};
+use super::super::transfer::{Engine, LastChange, OnTransferFailure};
 use super::Driver;
 
 /// What is left of a drain when state that cannot be brought over is given up: at least this, or a
@@ -76,14 +76,33 @@ impl Driver {
     /// A slice is frozen and nothing is in flight. ◆ With state it is surrendered only when the
     /// destination has acknowledged the last change.
     fn finish(&mut self, handoff: HandoffId, now: ClockTime) {
-        match &self.engine {
-            Some(engine) if engine.finish(handoff) => {
-                let until = now + engine.finish_deadline();
-                self.finishing.insert(handoff, until);
+        let Some(engine) = &self.engine else {
+            self.inputs
+                .push_back(Input::Drained(handoff, Digest::EMPTY));
+            return;
+        };
+        let last_change = engine.finish(handoff);
+        if last_change != LastChange::UnderWay && mutant!("surrendered_without_its_state") {
+            self.inputs
+                .push_back(Input::Drained(handoff, Digest::EMPTY));
+            return;
+        }
+        self.finishing
+            .insert(handoff, now + engine.finish_deadline());
+        match last_change {
+            LastChange::UnderWay => {}
+            LastChange::Failed => self.transfer_failed(handoff),
+            // Whoever comes late in a drain begins cold: with this process the state goes anyway.
+            LastChange::NeverAsked if self.leaving.is_some_and(|until| until <= now) => {
+                self.finishing.remove(&handoff);
+                self.inputs
+                    .push_back(Input::Drained(handoff, Digest::EMPTY));
             }
-            _ => self
-                .inputs
-                .push_back(Input::Drained(handoff, Digest::EMPTY)),
+            LastChange::NeverAsked => {
+                tracing::warn!(%handoff, "the destination asks for a slice without its state");
+                self.shared.counters.transfers_out_failed.add(1);
+                self.transfer_failed(handoff);
+            }
         }
     }
 
