@@ -75,6 +75,7 @@ sentences! {
     ReplicasSet = "replicas set",
     Reassigned = "slice given away at once in eventual mode",
     OpenHandoffKept = "plan refused: a handoff is open",
+    MergedTooEarly = "plan refused: the state of a slice may be on its way to its owner",
     PlanTooLate = "plan refused: the slice or the configuration had changed",
     ToEventual = "target became eventual",
     ArmingBegan = "arming began",

@@ -210,6 +210,9 @@ impl World {
 
     /// One event, chosen at random.
     fn event(&mut self) {
+        if self.adversity.stateful && self.rng.chance(self.adversity.chance(Fault::Plans)) {
+            self.merge_what_has_come();
+        }
         match self.rng.below(100) {
             0..32 => self.deliver_any(),
             32..46 => self.pump_some(),

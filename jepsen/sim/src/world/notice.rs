@@ -134,6 +134,7 @@ impl World {
             (PlanStep::SetReplicas { .. }, Ok(())) => Seen::ReplicasSet,
             (PlanStep::Reassign { .. }, Ok(())) => Seen::Reassigned,
             (_, Err(Rejection::HandoffOpen(..))) => Seen::OpenHandoffKept,
+            (_, Err(Rejection::NotTakenIn(_))) => Seen::MergedTooEarly,
             (_, Err(Rejection::SliceChanged(_))) => Seen::PlanTooLate,
             _ => return,
         };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use leasehold_proto::command::{CloseProof, Command, PlanStep};
+use leasehold_proto::holder::Part;
 use leasehold_proto::table::TargetState;
 use leasehold_proto::target::{Consistency, TargetChange, TargetConfig};
 use leasehold_proto::{Generation, Mode, SessionId, Slice, Squid};
@@ -24,6 +25,51 @@ impl World {
         }
     }
 
+    /// What each session has applied, and may have said already.
+    fn known(&self) -> BTreeMap<SessionId, Generation> {
+        let holders = self.hosts.iter().map(|host| &host.holder);
+        holders
+            .filter_map(|holder| Some((holder.session()?, holder.view()?.generation)))
+            .collect()
+    }
+
+    /// An operator is quick: a slice is merged with its neighbour before its owner knows that it
+    /// has come.
+    pub(super) fn merge_what_has_come(&mut self) {
+        let (known, Some(state)) = (self.known(), self.check.state()) else {
+            return;
+        };
+        let slices: Vec<(Slice, _)> = state.slices().collect();
+        let owner = |at: usize| slices[at].1.owner.map(|owner| owner.session);
+        let fresh = |at: usize| {
+            let first = slices[at].0.first();
+            let taken_in = owner(at).and_then(|owner| known.get(&owner).copied());
+            let serves = self.hosts.iter().any(|host| {
+                let mut parts = host.holder.local().iter();
+                let here = parts.find(|part| part.slice.contains(first));
+                host.holder.session() == owner(at) && here.is_some_and(|p| p.part == Part::Owner)
+            });
+            !state.has_taken_in(first, taken_in) && !serves
+        };
+        let pair = (1..slices.len())
+            .find(|at| owner(*at) == owner(at - 1) && (fresh(*at) || fresh(at - 1)));
+        let Some((right, owner)) = pair.and_then(|right| Some((right, owner(right)?))) else {
+            return;
+        };
+        let merge = PlanStep::Merge {
+            left: slices[right - 1].0,
+            right: slices[right].0,
+            owner,
+            taken_in: known.get(&owner).copied(),
+        };
+        let config_version = state.config_version();
+        self.propose_now(Command::ApplyPlan {
+            target: target().clone(),
+            config_version,
+            steps: vec![merge],
+        });
+    }
+
     /// Any step that some node's table makes look possible.
     pub(super) fn plan_any(&mut self) {
         let Some(leader) = self.raft.leader else {
@@ -39,10 +85,7 @@ impl World {
         };
         let config_version = state.config_version();
         let count = 1 + self.rng.below(2);
-        let holders = self.hosts.iter().map(|host| &host.holder);
-        let known: BTreeMap<SessionId, Generation> = holders
-            .filter_map(|holder| Some((holder.session()?, holder.view()?.generation)))
-            .collect();
+        let known = self.known();
         let steps: Vec<PlanStep> = (0..count)
             .filter_map(|_| random_step(&mut self.rng, state, &known))
             .collect();

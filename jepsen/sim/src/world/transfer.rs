@@ -232,6 +232,11 @@ impl World {
             return;
         };
         let first = self.rng.index(KEYS);
+        // What moves empty shows nothing.
+        let some = keys_from(tag.slice, first).front().copied();
+        if let Some(k) = some.filter(|_| !self.benign && self.rng.chance(50)) {
+            self.serve_from_memory(at, k);
+        }
         let memory = &mut self.hosts[at].application.kept;
         let Some(have) = have else {
             if memory
@@ -508,6 +513,9 @@ impl World {
             period,
         );
         self.check.judge(judged);
+        // A source that falls silent just here leaves all to the destination and to its expiry.
+        let cuts = !self.benign && self.adversity.chance(Fault::Cuts) > 0;
+        self.hosts[at].cut.to_assigner |= cuts && self.rng.chance(20);
         self.give(at, Input::Drained(id, digest));
     }
 }
