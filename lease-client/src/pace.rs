@@ -1,18 +1,21 @@
 //! The speed of transfers: as fast as the pod's own requests stay quick.
 //!
-//! [`UserLatency`] learns how long requests take, [`Pacer`] says when bytes may go. Of a pod's
-//! transfers all share one pacer, in and out. The speed rises by a fixed step as long as the p99
-//! of requests is below the target and falls by a factor when it is above; before it first was
-//! above, the speed rises by a factor too.
+//! [`UserLatency`] learns how long requests take, [`Lag`] how long they wait before they are begun,
+//! [`Pacer`] says when bytes may go. Of a Slicelet's transfers all share one pacer, in and out.
+//! Beside requests a transfer begins slowly, learns what they take so, and then goes faster by a
+//! fixed step as long as their p99 is below the target; it falls by a factor when it is above.
+//! Where there are no requests it goes as fast as it can.
 //!
 //! No clock and no timer: time is an argument.
 
+mod lag;
 mod latency;
 #[cfg(test)]
 mod tests;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use lag::Lag;
 pub use latency::{LatencyWindow, UserLatency};
 
 /// How fast state may move in and out of a pod.
@@ -21,26 +24,31 @@ pub struct Speed {
     /// Never more than this, over any second. Without it only requests slow transfers down.
     pub most_bytes_per_s: Option<u64>,
     /// How long the slowest percent of requests may take while state moves. Without it 1.3 times
-    /// what it was just before.
+    /// what it was just before. To what the application observes is added how late the runtime
+    /// comes to what is due.
     pub user_p99: Option<Duration>,
 }
 
 /// Slower than this no transfer goes, whatever requests take, so that it ends; unless
 /// [`Speed::most_bytes_per_s`] is lower. See also [`Pacer::falls_behind`].
-const FLOOR: f64 = (1 << 20) as f64;
+const FLOOR: f64 = (16 << 20) as f64;
 /// While a transfer falls behind the writes to its slice the floor is doubled as often as this.
 const FLOOR_RISES: Duration = Duration::from_secs(1);
-/// The first transfer after a rest begins with this where there are requests.
-const START: f64 = (64 << 20) as f64;
-/// It begins with this where there are hardly any requests: as fast as a network goes, and not so far
-/// above it that the speed would take long to fall when requests come.
+/// A transfer begins with this, or less: so slowly that requests hardly notice.
+const START: f64 = (32 << 20) as f64;
+/// After this it is known whether there are requests.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
+/// How often the speed is adjusted from then on.
+const ADJUST: Duration = Duration::from_millis(100);
+/// How long requests beside a transfer at the first speed are watched: what they take so is what
+/// they are compared with.
+const LEARN: Duration = Duration::from_millis(300);
+/// Where there are hardly any requests it goes with this, and faster: as fast as a network goes.
 const FREE: f64 = (4u64 << 30) as f64;
 /// Without a cap: faster than any memory.
 const CEILING: f64 = (1u64 << 40) as f64;
 /// What the speed rises by in a second, as long as requests are quick.
-const RISE_PER_S: f64 = (80 << 20) as f64;
-/// What it rises by at each adjustment before requests were slow for the first time.
-const FIRST_RISE: f64 = 1.5;
+const RISE_PER_S: f64 = (48 << 20) as f64;
 /// What it rises by at each adjustment while there are hardly any requests.
 const FREE_RISE: f64 = 2.0;
 /// Requests count as quick below this share of the target; between it and the target the speed
@@ -50,14 +58,23 @@ const QUICK: f64 = 0.9;
 const FALL: (f64, f64) = (0.5, 0.9);
 /// The target, as a multiple of the p99 before.
 const SLOWER: f64 = 1.3;
+/// Or this much above it, if that is more: less is within what timers and wake-ups differ by.
+const SLACK: Duration = Duration::from_micros(200);
 /// What may go at once after a pause.
-const BURST: Duration = Duration::from_millis(10);
+const BURST: Duration = Duration::from_millis(4);
+/// A frame is no longer than what goes in this time: a thread that prepares a large one is one that
+/// serves no requests meanwhile.
+const FRAME: Duration = Duration::from_millis(1);
+/// But as long as this.
+const LEAST_FRAME: usize = 16 << 10;
+/// When nothing was sent for so long there may be requests where there were none.
+const IDLE: Duration = Duration::from_millis(200);
 /// A transfer that begins no later than this after another one goes on with what was learned.
 const REST: Duration = Duration::from_secs(10);
 
 /// Says when bytes of transfers may go. One for all transfers of a pod.
 ///
-/// In any span of time it lets no more pass than the speed times (the span and 10 ms), and one send
+/// In any span of time it lets no more pass than the speed times (the span and 4 ms), and one send
 /// more; what [went without asking](Pacer::sent) is made up for afterwards.
 #[derive(Debug)]
 pub struct Pacer {
@@ -71,16 +88,18 @@ pub struct Pacer {
     allowance: f64,
     filled_at: Instant,
     adjusted_at: Instant,
+    /// Since when there are requests; `None` where there are none, or that is not known yet.
+    busy_since: Option<Instant>,
+    /// Whether the speed has not been adjusted since a transfer began.
+    fresh: bool,
     /// When something was sent or wanted to be.
     used_at: Option<Instant>,
     /// Whether something had to wait since the last adjustment: else a higher speed proves nothing.
     held_up: bool,
-    /// Before the speed first had to fall.
-    first_rise: bool,
-    /// The p99 before the transfers.
+    /// The p99 that was observed before the transfers.
+    observed_before: Option<Duration>,
+    /// What the p99 is compared with.
     before: Option<Duration>,
-    /// The p99 now: of two windows the mean, and so on, since one alone is noise for the most part.
-    p99: Option<Duration>,
 }
 
 impl Pacer {
@@ -94,31 +113,43 @@ impl Pacer {
             allowance: 0.0,
             filled_at: now,
             adjusted_at: now,
+            busy_since: None,
+            fresh: true,
             used_at: None,
             held_up: false,
-            first_rise: true,
+            observed_before: None,
             before: None,
-            p99: None,
         };
         pacer.set(START);
         pacer
     }
 
-    /// A transfer begins. `p99` is that of the requests of the last window. Unless others were
-    /// under way a moment ago it is what requests are compared with from here on.
+    /// Whether nothing was sent lately: the next transfer begins slowly.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        self.used_at.is_none_or(|at| since(at) > IDLE)
+    }
+
+    /// A transfer begins while the pacer [is idle](Pacer::is_idle). `p99` is that of the requests
+    /// before it; unless others ended a moment ago it is what requests are compared with from here
+    /// on.
     pub fn begin(&mut self, now: Instant, p99: Option<Duration>) {
         let rested = |used_at: Instant| now.saturating_duration_since(used_at) > REST;
         if self.used_at.is_none_or(rested) {
             *self = Self {
-                before: p99,
+                observed_before: p99,
                 ..Self::new(self.speed, now)
             };
-            // There is nobody to slow down.
-            if p99.is_none() {
-                self.set(FREE);
-            }
         }
-        self.used_at = Some(now);
+        (self.busy_since, self.fresh) = (None, true);
+        self.set(self.bytes_per_s.min(START));
+        (self.adjusted_at, self.used_at) = (now, Some(now));
+    }
+
+    /// How long a frame may be, of at most `most_bytes`.
+    pub fn frame_bytes(&self, most_bytes: usize) -> usize {
+        let paced = (self.bytes_per_s * FRAME.as_secs_f64()) as usize;
+        paced.max(LEAST_FRAME).min(most_bytes)
     }
 
     /// Whether so many bytes may go now; then they count as sent.
@@ -162,41 +193,63 @@ impl Pacer {
         self.used_at = Some(now);
     }
 
-    /// A window of requests is over: [`LatencyWindow::p99`]. `None` says that there were hardly
-    /// any.
-    pub fn adjust(&mut self, now: Instant, p99: Option<Duration>) {
+    /// When [`Pacer::adjust`] is to be called.
+    pub fn adjusts_at(&self) -> Instant {
+        self.adjusted_at + if self.fresh { FIRST_LOOK } else { ADJUST }
+    }
+
+    /// Requests were looked at: their p99 was so high, [`LatencyWindow::p99`], and the latest percent
+    /// of what was due was late by `lag`. Without a `p99` there are hardly any requests. The answer
+    /// says whether what was measured so far says nothing about what comes.
+    pub fn adjust(&mut self, now: Instant, p99: Option<Duration>, lag: Duration) -> bool {
         let passed = now.saturating_duration_since(self.adjusted_at);
         self.adjusted_at = self.adjusted_at.max(now);
         let rose = self.floor_rose_at;
         if rose.is_some_and(|at| now.saturating_duration_since(at) > FLOOR_RISES * 2) {
             (self.floor, self.floor_rose_at) = (FLOOR, None);
         }
-        self.p99 = p99.map(|p99| self.p99.map_or(p99, |known| (known + p99) / 2));
         let held_up = std::mem::take(&mut self.held_up);
-        let Some(p99) = self.p99 else {
+        let fresh = std::mem::take(&mut self.fresh);
+        let Some(observed) = p99 else {
+            self.busy_since = None;
             if held_up {
-                self.set(self.bytes_per_s * FREE_RISE);
+                self.set((self.bytes_per_s * FREE_RISE).max(FREE));
             }
-            return;
+            return false;
         };
-        // Where nothing was measured before, the first window is nearest to it: it is at the speed
-        // of the start.
-        let before = *self.before.get_or_insert(p99);
-        let target = self.speed.user_p99.unwrap_or(before.mul_f64(SLOWER));
+        let Some(since) = self.busy_since else {
+            self.busy_since = Some(now);
+            self.set(self.bytes_per_s.min(START));
+            return !fresh;
+        };
+        let before = match self.before {
+            Some(before) => before,
+            None if now.saturating_duration_since(since) < LEARN => return false,
+            None => *self
+                .before
+                .insert(self.observed_before.unwrap_or(observed) + lag),
+        };
+        self.compare(observed + lag, before, held_up, passed)
+    }
+
+    /// Adjusts the speed by how slow requests are. Whether it fell.
+    fn compare(
+        &mut self,
+        p99: Duration,
+        before: Duration,
+        held_up: bool,
+        passed: Duration,
+    ) -> bool {
+        let relative = before.mul_f64(SLOWER).max(before + SLACK);
+        let target = self.speed.user_p99.unwrap_or(relative);
         let share = p99.as_secs_f64() / target.as_secs_f64().max(f64::MIN_POSITIVE);
         if share > 1.0 {
-            self.first_rise = false;
             self.set(self.bytes_per_s * (1.0 / share).clamp(FALL.0, FALL.1));
         } else if share < QUICK && held_up {
             let step = RISE_PER_S * passed.as_secs_f64().min(1.0);
-            let first = self.bytes_per_s * FIRST_RISE;
-            let rise = self.bytes_per_s + step;
-            self.set(if self.first_rise {
-                first.max(rise)
-            } else {
-                rise
-            });
+            self.set(self.bytes_per_s + step);
         }
+        share > 1.0
     }
 
     fn set(&mut self, bytes_per_s: f64) {

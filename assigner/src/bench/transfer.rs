@@ -2,6 +2,7 @@
 //! what that costs the requests of the pods. Two pods share this process and the machine's cores.
 
 mod pods;
+mod users;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -11,21 +12,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use leasehold_client::{ChannelPool, OwnershipEvent};
+use leasehold_client::OwnershipEvent;
 use leasehold_figures::{Goal, Report, quantile};
 use leasehold_proto::target::Consistency;
 use leasehold_proto::{Slice, SliceKey};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::demo::kv::GetRequest;
-use crate::demo::kv::kv_client::KvClient;
 use crate::demo::world::TARGET;
 use crate::harness::PATIENCE;
 use crate::harness::assigners::Assigners;
 use crate::harness::control::Control;
 use crate::harness::procs::Ports;
 use pods::{Moments, Pod};
+use users::Users;
 
 /// Moves of the small slice.
 const MOVES: usize = 300;
@@ -35,9 +35,7 @@ const SMALL: (usize, usize) = (1024, 1 << 10);
 const LARGE: (usize, usize) = (16 << 10, 64 << 10);
 /// Moves of the large slice without load, and of each kind with it.
 const LARGE_MOVES: usize = 3;
-/// The pods' own requests, per second.
-const REQUESTS_PER_S: u32 = 1_000;
-/// How long they are watched before state moves.
+/// How long the pods' own requests are watched before state moves.
 const BEFORE: Duration = Duration::from_secs(5);
 
 /// Two pods under one Assigner. The target has two slices: the lower half moves, the upper half
@@ -266,53 +264,24 @@ impl Bench {
         quantile(&ratios, 0.5).context("nothing moved")
     }
 
-    /// Requests at a steady rate to both pods, for keys that stay, until `until` ends: what came of
-    /// it, and how long each took, in milliseconds, from the moment when it was due.
+    /// Requests at a steady rate for keys that stay, until `until` ends: what came of it, and how
+    /// long each took, in milliseconds, from the moment when it was due.
     async fn requests<T>(&self, until: impl Future<Output = T>) -> anyhow::Result<(T, Vec<f64>)> {
         let rows = self.control.slices(TARGET).await?;
-        let stays = rows.last().context("the target has no slices")?.slice;
+        let stays = rows.last().context("the target has no slices")?;
         let sessions = self
             .pods
             .iter()
             .map(Pod::session)
             .collect::<anyhow::Result<Vec<_>>>()?;
-        let owner = rows.last().and_then(|row| row.owner.as_ref());
+        let owner = stays.owner.as_ref();
         let at = sessions
             .iter()
             .position(|session| owner.is_some_and(|(owner, _)| owner == session))
             .context("nobody of ours owns the slice that stays")?;
-        let channel = ChannelPool::new().get(&self.pods[at].address()).await?;
-        let running = Arc::new(AtomicBool::new(true));
-        let still = Arc::clone(&running);
-        let sender = tokio::spawn(async move {
-            let (mut tasks, begun) = (tokio::task::JoinSet::new(), tokio::time::Instant::now());
-            let mut took = Vec::new();
-            for number in 0u32.. {
-                let due = begun + Duration::from_secs(1) * number / REQUESTS_PER_S;
-                tokio::time::sleep_until(due).await;
-                if !still.load(Ordering::Relaxed) {
-                    break;
-                }
-                let mut kv = KvClient::new(channel.clone());
-                let key = application_key(stays, number);
-                tasks.spawn(async move {
-                    let answered = kv.get(GetRequest { key }).await;
-                    answered.map(|_| due.elapsed().as_secs_f64() * 1e3)
-                });
-                while let Some(ended) = tasks.try_join_next() {
-                    took.push(ended);
-                }
-            }
-            took.extend(tasks.join_all().await.into_iter().map(Ok));
-            took
-        });
+        let users = Users::start(self.pods[at].address(), stays.slice)?;
         let result = until.await;
-        running.store(false, Ordering::Relaxed);
-        let mut took = Vec::new();
-        for ended in sender.await? {
-            took.push(ended?.context("a request failed")?);
-        }
-        Ok((result, took))
+        Ok((result, users.stop().await?))
     }
 
     async fn stop(mut self) -> anyhow::Result<()> {
@@ -327,15 +296,6 @@ impl Bench {
 fn key_in(slice: Slice, number: usize) -> SliceKey {
     let (first, last) = (slice.first().as_u64(), slice.last().as_u64());
     SliceKey::from_u64(first + (last - first) / (1 << 15) * number as u64)
-}
-
-/// An application's key whose hash is in the slice.
-fn application_key(slice: Slice, number: u32) -> Vec<u8> {
-    let hash = leasehold_proto::KeyHash::default();
-    (0u32..)
-        .map(|tried| format!("{number}-{tried}").into_bytes())
-        .find(|key| slice.contains(hash.slice_key(key)))
-        .unwrap_or_default()
 }
 
 /// What one TCP connection on loopback brings over, in megabytes per second: the measure beside

@@ -1,7 +1,8 @@
 //! How long requests take: counts by duration, that many threads add to at once.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Threads share these: few meet.
@@ -10,42 +11,74 @@ const SHARDS: usize = 16;
 const STEPS: u64 = 16;
 /// Longer durations, in microseconds, count as this: two minutes.
 const LONGEST_US: u64 = (1 << 27) - 1;
-const BUCKETS: usize = bucket(LONGEST_US) + 1;
+pub(super) const BUCKETS: usize = bucket(LONGEST_US) + 1;
 
-/// A window is open for this long at least.
-const SHORTEST: Duration = Duration::from_millis(100);
-/// And for this long at most, if there are fewer requests than [`ENOUGH`].
+/// Looks are put together until there are so many samples: with fewer a p99 is a matter of chance.
+const ENOUGH: u64 = 300;
+/// What is older than this is left out even if there are fewer.
 const LONGEST: Duration = Duration::from_secs(1);
-/// With fewer samples a p99 is a matter of chance.
-const ENOUGH: u64 = 500;
-/// With fewer there is none.
-const FEW: u64 = 20;
+/// With fewer in a second there are hardly any requests.
+const FEW_PER_S: f64 = 20.0;
 
 /// Learns how long the pod's own requests take.
 pub struct UserLatency {
     shards: [Shard; SHARDS],
-    window: Mutex<Open>,
+    recent: Mutex<Recent>,
 }
 
 /// Only ever rise.
 #[repr(align(128))]
 struct Shard([AtomicU64; BUCKETS]);
 
-/// The window that is open.
-struct Open {
-    since: Instant,
-    /// What the shards had together when it was opened.
-    counts: Box<[u64]>,
-    closed: Option<LatencyWindow>,
-}
-
 /// Requests of a short time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LatencyWindow {
     /// How many.
     pub samples: u64,
-    /// The slowest percent took at least so long; `None` with fewer than 20 samples.
+    /// The slowest percent took at least so long; `None` with fewer than 20 samples in a second.
     pub p99: Option<Duration>,
+}
+
+/// The last few looks at counts that only ever rise.
+pub(super) struct Recent {
+    /// When each look was, and what was counted by then.
+    looks: VecDeque<(Instant, Box<[u64]>)>,
+}
+
+impl Recent {
+    pub(super) fn new(now: Instant) -> Self {
+        let looks = VecDeque::from([(now, vec![0; BUCKETS].into())]);
+        Self { looks }
+    }
+
+    /// What was counted lately: since the last look that has enough behind it. `counts` are those
+    /// of now.
+    pub(super) fn look(&mut self, now: Instant, counts: Box<[u64]>) -> LatencyWindow {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let new = |old: &[u64]| -> Vec<u64> {
+            let pairs = counts.iter().zip(old);
+            pairs.map(|(all, old)| all.saturating_sub(*old)).collect()
+        };
+        while let Some((at, later)) = self.looks.get(1)
+            && (since(*at) >= LONGEST || new(later).iter().sum::<u64>() >= ENOUGH)
+        {
+            self.looks.pop_front();
+        }
+        let (age, new) = match self.looks.front() {
+            Some((at, old)) => (since(*at), new(old)),
+            None => (Duration::ZERO, Vec::new()),
+        };
+        self.looks.push_back((now, counts));
+        let samples = new.iter().sum();
+        let enough = samples > 0 && samples as f64 >= FEW_PER_S * age.as_secs_f64();
+        let p99 = enough.then(|| quantile(&new, samples - samples / 100));
+        LatencyWindow { samples, p99 }
+    }
+
+    /// What was counted before the last look is left out from here on.
+    pub(super) fn restart(&mut self) {
+        self.looks.drain(..self.looks.len().saturating_sub(1));
+    }
 }
 
 impl UserLatency {
@@ -53,54 +86,30 @@ impl UserLatency {
     pub fn new(now: Instant) -> Self {
         Self {
             shards: [const { Shard([const { AtomicU64::new(0) }; BUCKETS]) }; SHARDS],
-            window: Mutex::new(Open {
-                since: now,
-                counts: vec![0; BUCKETS].into(),
-                closed: None,
-            }),
+            recent: Mutex::new(Recent::new(now)),
         }
     }
 
     /// A request took so long. Lock-free.
     #[inline]
     pub fn observe(&self, took: Duration) {
-        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let Shard(buckets) = &self.shards[shard() % SHARDS];
-        buckets[bucket(took_us.min(LONGEST_US))].fetch_add(1, Ordering::Relaxed);
+        buckets[bucket_of(took)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Closes the window if it has been open for long enough, and opens the next. To be called every
-    /// 100 ms while state moves; each window is returned once.
-    pub fn window(&self, now: Instant) -> Option<LatencyWindow> {
-        let mut open = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        let age = now.saturating_duration_since(open.since);
-        if age < SHORTEST {
-            return None;
-        }
-        let counts = self.counts();
-        let new: Vec<u64> = counts
-            .iter()
-            .zip(&open.counts)
-            .map(|(all, old)| all - old)
-            .collect();
-        let samples = new.iter().sum();
-        if samples < ENOUGH && age < LONGEST {
-            return None;
-        }
-        let p99 = (samples >= FEW).then(|| quantile(&new, samples - samples / 100));
-        let window = LatencyWindow { samples, p99 };
-        *open = Open {
-            since: now,
-            counts,
-            closed: Some(window),
-        };
-        Some(window)
+    /// What was observed lately: of the last looks as many as have 300 samples, at most those of a
+    /// second. To be called every 100 ms while state moves.
+    pub fn look(&self, now: Instant) -> LatencyWindow {
+        self.recent().look(now, self.counts())
     }
 
-    /// The window that was closed last.
-    pub fn last(&self) -> Option<LatencyWindow> {
-        let open = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        open.closed
+    /// What was observed before the last look is left out from here on.
+    pub fn restart(&self) {
+        self.recent().restart();
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn counts(&self) -> Box<[u64]> {
@@ -114,7 +123,8 @@ impl UserLatency {
 
 impl std::fmt::Debug for UserLatency {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "UserLatency({:?})", self.last())
+        let samples: u64 = self.counts().iter().sum();
+        write!(f, "UserLatency({samples} samples)")
     }
 }
 
@@ -124,6 +134,12 @@ fn shard() -> usize {
     thread_local!(static SHARD: usize = NEXT.fetch_add(1, Ordering::Relaxed));
     // While the thread ends there is none.
     SHARD.try_with(|shard| *shard).unwrap_or(0)
+}
+
+/// Where a duration counts.
+pub(super) fn bucket_of(took: Duration) -> usize {
+    let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    bucket(us.min(LONGEST_US))
 }
 
 const fn bucket(us: u64) -> usize {
@@ -175,31 +191,47 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_closed_when_it_says_something() {
+    fn a_look_goes_back_as_far_as_it_must_to_say_something() {
         let start = Instant::now();
         let latency = UserLatency::new(start);
-        let at = |ms| start + Duration::from_millis(ms);
+        let look = |ms| {
+            let window = latency.look(start + Duration::from_millis(ms));
+            let p99_ms = window.p99.map(|p99| p99.as_micros() / 1_000);
+            (window.samples, p99_ms)
+        };
         let observe = |n, ms| (0..n).for_each(|_| latency.observe(Duration::from_millis(ms)));
         observe(990, 1);
         observe(10, 20);
-        assert_eq!(latency.window(at(99)), None, "too young");
-        let window = latency.window(at(100)).unwrap();
-        assert_eq!(window.samples, 1_000);
-        assert!(
-            window.p99.unwrap() < Duration::from_millis(2),
-            "ten of 1000 are slower"
-        );
-        assert_eq!(latency.last(), Some(window));
-        observe(99, 1);
-        observe(1, 20);
-        observe(1, 20);
-        assert_eq!(latency.window(at(1_099)), None, "too few samples");
-        assert!(latency.window(at(1_100)).unwrap().p99.unwrap() >= Duration::from_millis(20));
-        observe(19, 1);
-        let few = latency.window(at(2_100)).unwrap();
-        assert_eq!((few.samples, few.p99), (19, None));
+        assert_eq!(look(100), (1_000, Some(1)), "ten of 1000 are slower");
+        observe(98, 1);
+        observe(2, 20);
+        assert_eq!(look(200), (1_100, Some(20)));
+        observe(300, 1);
+        assert_eq!(look(300), (300, Some(1)), "enough by itself");
+        observe(299, 2);
+        assert_eq!(look(400), (599, Some(2)));
+        observe(3, 1);
+        assert_eq!(look(500), (302, Some(2)));
+        assert_eq!(look(1_399), (302, Some(2)));
+        assert_eq!(look(1_400), (3, None), "all but these are a second old");
         latency.observe(Duration::MAX);
-        assert_eq!(latency.window(at(3_100)).unwrap().samples, 1);
+        assert_eq!(look(1_500).0, 1);
+    }
+
+    #[test]
+    fn what_is_left_out_is_not_seen_again() {
+        let start = Instant::now();
+        let latency = UserLatency::new(start);
+        let at = |ms| start + Duration::from_millis(ms);
+        (0..100).for_each(|_| latency.observe(Duration::from_secs(1)));
+        assert_eq!(latency.look(at(100)).samples, 100);
+        latency.restart();
+        assert_eq!(latency.look(at(150)).p99, None);
+        latency.observe(Duration::from_millis(1));
+        // One in a twentieth of a second is as many as twenty in a second.
+        let seen = latency.look(at(150));
+        assert!(seen.samples == 1 && seen.p99.unwrap() < Duration::from_millis(2));
+        assert_eq!(latency.look(at(151)).samples, 1);
     }
 
     #[test]
@@ -213,7 +245,7 @@ mod tests {
                 scope.spawn(move || (0..10_000).map(|n| n * thread).for_each(observe));
             }
         });
-        let window = latency.window(start + SHORTEST).unwrap();
+        let window = latency.look(start + Duration::from_millis(100));
         assert_eq!(window.samples, 40_000);
     }
 }

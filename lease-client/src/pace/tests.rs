@@ -14,6 +14,8 @@ struct Pod {
     before: Duration,
     half: f64,
     users: bool,
+    /// Of all that requests take, what the application does not see.
+    lag: Duration,
     /// Moves each window's p99 up and down by up to this share.
     noise: f64,
     seed: u64,
@@ -36,6 +38,7 @@ impl Pod {
             before,
             half,
             users: true,
+            lag: Duration::ZERO,
             noise,
             seed,
         }
@@ -62,7 +65,8 @@ impl Pod {
         let slower = 1.0 + bytes / WINDOW.as_secs_f64() / self.half;
         let noise = 1.0 + self.noise * self.chance();
         let p99 = self.before.mul_f64(slower * noise);
-        self.pacer.adjust(self.now, self.users.then_some(p99));
+        let observed = self.users.then_some(p99 - self.lag);
+        self.pacer.adjust(self.now, observed, self.lag);
         Ran { bytes, p99 }
     }
 
@@ -102,7 +106,7 @@ proptest! {
                 sent.push((now, bytes));
             }
             if wait_us % 3 == 0 {
-                pacer.adjust(now, p99.map(Duration::from_millis));
+                pacer.adjust(now, p99.map(Duration::from_millis), Duration::ZERO);
             }
         }
         for first in 0..sent.len() {
@@ -150,7 +154,8 @@ fn it_never_falls_below_the_floor_so_that_a_transfer_ends() {
     let mut pod = Pod::new(speed, 1e6, 0.0, 1);
     pod.mean(100);
     assert_eq!(pod.pacer.bytes_per_s(), FLOOR as u64);
-    pod.pacer.adjust(pod.now, Some(Duration::ZERO));
+    pod.pacer
+        .adjust(pod.now, Some(Duration::ZERO), Duration::ZERO);
     assert!(pod.pacer.bytes_per_s() >= FLOOR as u64);
 }
 
@@ -172,21 +177,114 @@ fn a_given_target_counts_whatever_was_before() {
 
 #[test]
 fn what_was_learned_is_kept_for_the_next_transfer_and_forgotten_after_a_rest() {
-    let mut pod = Pod::new(Speed::default(), 100e6, 0.0, 1);
+    let mut pod = Pod::new(Speed::default(), 60e6, 0.0, 1);
     pod.mean(100);
     let learned = pod.pacer.bytes_per_s();
     assert!(learned < START as u64);
     let slow = Some(Duration::from_secs(1));
     pod.pacer.begin(pod.now + REST / 2, slow);
-    assert_eq!(
-        (pod.pacer.bytes_per_s(), pod.pacer.before),
-        (learned, Some(pod.before))
-    );
+    let known = (pod.pacer.bytes_per_s(), pod.pacer.before);
+    assert_eq!(known, (learned, Some(pod.before)));
     pod.pacer.begin(pod.now + REST * 3, slow);
-    assert_eq!(
-        (pod.pacer.bytes_per_s(), pod.pacer.before),
-        (START as u64, slow)
-    );
+    let known = (pod.pacer.bytes_per_s(), pod.pacer.before);
+    assert_eq!(known, (START as u64, None));
+    assert_eq!(pod.pacer.observed_before, slow);
+}
+
+/// A pacer and when its transfer began.
+fn begun(p99_ms: Option<u64>) -> (Pacer, Instant) {
+    let now = Instant::now();
+    let mut pacer = Pacer::new(Speed::default(), now);
+    assert!(pacer.is_idle(now));
+    pacer.begin(now, p99_ms.map(Duration::from_millis));
+    (pacer, now)
+}
+
+/// A transfer is held up, and the speed adjusted when it is to be.
+fn adjust(pacer: &mut Pacer, p99_ms: Option<u64>, lag: Duration) -> (u64, bool) {
+    let now = pacer.adjusts_at();
+    pacer.sent(now, 1 << 30);
+    assert!(pacer.may_send(now, 1).is_err());
+    let restart = pacer.adjust(now, p99_ms.map(Duration::from_millis), lag);
+    (pacer.bytes_per_s() >> 20, restart)
+}
+
+#[test]
+fn it_begins_slowly_until_it_is_known_that_there_are_no_requests() {
+    let (mut pacer, begun) = begun(None);
+    assert_eq!(pacer.bytes_per_s(), START as u64);
+    assert_eq!(pacer.adjusts_at(), begun + FIRST_LOOK);
+    assert_eq!(adjust(&mut pacer, None, Duration::ZERO), (4 << 10, false));
+    assert_eq!(pacer.adjusts_at(), begun + FIRST_LOOK + ADJUST);
+    assert_eq!(adjust(&mut pacer, None, Duration::ZERO), (8 << 10, false));
+    // Requests come: what was measured beside the fast transfer says nothing.
+    assert_eq!(adjust(&mut pacer, Some(1), Duration::ZERO), (32, true));
+    assert_eq!(adjust(&mut pacer, Some(1), Duration::ZERO), (32, false));
+    // They went, and another transfer begins after a moment.
+    assert_eq!(adjust(&mut pacer, None, Duration::ZERO), (4 << 10, false));
+    let now = pacer.adjusted_at + IDLE * 2;
+    assert!(pacer.is_idle(now) && !pacer.is_idle(now - IDLE * 2));
+    pacer.begin(now, None);
+    assert_eq!(pacer.bytes_per_s(), START as u64);
+}
+
+#[test]
+fn requests_are_compared_with_what_they_took_before_and_how_late_they_were_at_first() {
+    let (mut pacer, _) = begun(Some(2));
+    let ms = Duration::from_millis;
+    for _ in 0..3 {
+        assert_eq!(adjust(&mut pacer, Some(5), ms(1)), (32, false), "it learns");
+    }
+    // Up to 1.3 times three milliseconds.
+    let (faster, restart) = adjust(&mut pacer, Some(2), ms(1));
+    assert!(faster > 32 && !restart);
+    assert_eq!(pacer.before, Some(ms(3)));
+    let (slower, restart) = adjust(&mut pacer, Some(2), ms(2));
+    assert!(slower < faster && restart, "{slower}");
+}
+
+#[test]
+fn requests_that_hardly_take_time_may_take_a_little_more() {
+    let (mut pacer, _) = begun(Some(0));
+    let us = Duration::from_micros;
+    for _ in 0..5 {
+        adjust(&mut pacer, Some(0), us(50));
+    }
+    let learned = pacer.bytes_per_s() >> 20;
+    assert!(adjust(&mut pacer, Some(0), us(200)).0 > learned);
+    assert!(adjust(&mut pacer, Some(0), us(300)).1);
+}
+
+/// What the application observes stays the same: it is the runtime that is late.
+#[test]
+fn what_the_application_does_not_see_slows_transfers_too() {
+    let mut pod = Pod::new(Speed::default(), 200e6, 0.05, 1);
+    pod.now = pod.pacer.adjusts_at();
+    let mut speeds = Vec::new();
+    for _ in 0..300 {
+        let late = pod.before.mul_f64(pod.pacer.bytes_per_s() as f64 / 200e6);
+        let now = pod.now;
+        while pod.pacer.may_send(now, FRAME).is_ok() {}
+        pod.pacer.adjust(now, Some(pod.before), late);
+        speeds.push(pod.pacer.bytes_per_s());
+        pod.now += WINDOW;
+    }
+    let late = &speeds[100..];
+    let mean = late.iter().sum::<u64>() / late.len() as u64;
+    assert!((60_000_000..130_000_000).contains(&mean), "{mean}");
+}
+
+#[test]
+fn a_frame_is_what_goes_in_a_millisecond() {
+    let (mut pacer, _) = begun(None);
+    assert_eq!(pacer.frame_bytes(1 << 20), 33_554);
+    pacer.speed.most_bytes_per_s = Some(1);
+    pacer.set(START);
+    assert_eq!(pacer.frame_bytes(1 << 20), LEAST_FRAME);
+    assert_eq!(pacer.frame_bytes(100), 100);
+    pacer.speed.most_bytes_per_s = None;
+    pacer.set(FREE);
+    assert_eq!(pacer.frame_bytes(1 << 20), 1 << 20);
 }
 
 #[test]
@@ -210,7 +308,7 @@ fn a_speed_that_nobody_uses_does_not_rise() {
     let mut pacer = Pacer::new(Speed::default(), now);
     pacer.begin(now, Some(Duration::from_millis(1)));
     for n in 1..100 {
-        pacer.adjust(now + WINDOW * n, None);
+        pacer.adjust(now + WINDOW * n, None, Duration::ZERO);
     }
     assert_eq!(pacer.bytes_per_s(), START as u64);
 }
@@ -226,15 +324,15 @@ fn a_transfer_that_falls_behind_is_slowed_down_less_and_less() {
         if behind {
             pacer.falls_behind(now);
         }
-        pacer.adjust(now, slow);
+        pacer.adjust(now, slow, Duration::ZERO);
         pacer.bytes_per_s() >> 20
     };
-    assert_eq!((0..20).map(|ms| at(ms, false)).min(), Some(1));
+    assert_eq!((0..10).map(|n| at(n * 100, false)).min(), Some(16));
     let speeds: Vec<u64> = (10..60).map(|n| at(n * 100, true)).collect();
     assert_eq!(
         [speeds[0], speeds[9], speeds[10], speeds[40]],
-        [2, 2, 4, 32]
+        [32, 32, 64, 512]
     );
     // Slowly written again.
-    assert_eq!((80..120).map(|n| at(n * 100, false)).min(), Some(1));
+    assert_eq!((80..120).map(|n| at(n * 100, false)).min(), Some(16));
 }

@@ -126,7 +126,11 @@ pub(super) fn start(
         before.ended().await;
         let now = Instant::now();
         let source = Source {
-            chase: Chase::new(now, common.config.finish_deadline),
+            chase: Chase::new(
+                now,
+                common.config.finish_deadline,
+                common.config.frame_bytes,
+            ),
             sender: Sender::new(tag.clone(), common.config.window_bytes),
             export: common.state.export(tag.slice),
             common,
@@ -424,13 +428,16 @@ impl Source {
 
     /// The next frame; `None` when nothing has changed, or nothing can be sent any more.
     fn read(&mut self) -> Option<Frame<Bytes>> {
-        let mut records = Vec::with_capacity(self.common.config.frame_bytes);
-        let mut exported = Exported::CaughtUp;
         let frozen = self.stage == Stage::Finishing;
+        let most_bytes = self.common.config.frame_bytes;
+        let frame_bytes = match frozen && matches!(self.which, Which::Handoff(_)) {
+            true => most_bytes,
+            false => self.common.throttle.frame_bytes(most_bytes),
+        };
+        let mut records = Vec::with_capacity(frame_bytes);
+        let mut exported = Exported::CaughtUp;
         if !(frozen && mutant!("surrender_before_last_change")) {
-            exported = self
-                .export
-                .read(self.common.config.frame_bytes, &mut records);
+            exported = self.export.read(frame_bytes, &mut records);
         }
         let following = matches!(self.stage, Stage::Following(_));
         let mark = match exported {
@@ -482,14 +489,14 @@ impl Source {
         }
     }
 
-    fn samples(&self) -> Vec<leasehold_proto::transfer::Sample> {
+    fn samples(&self) -> Vec<Vec<u8>> {
         let most = self.common.config.samples;
         if most == 0 {
             return Vec::new();
         }
         let seed = rand::random();
         let mut samples = self.common.state.sample(self.tag.slice, most, seed);
-        samples.retain(|sample| sample.key.len() <= limits::STATE_SAMPLE_KEY_BYTES);
+        samples.retain(|sample| sample.len() <= limits::STATE_SAMPLE_BYTES);
         samples.truncate(limits::STATE_SAMPLES);
         samples
     }

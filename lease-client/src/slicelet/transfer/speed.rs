@@ -3,13 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::time::MissedTickBehavior;
-
 use super::super::Shared;
-use crate::pace::{Pacer, Speed, UserLatency};
-
-/// How often the speed is adjusted.
-const ADJUST: Duration = Duration::from_millis(100);
+use crate::pace::{Lag, Pacer, Speed, UserLatency};
 
 /// See the module's description.
 pub(super) struct Throttle(Mutex<Pacer>);
@@ -25,10 +20,16 @@ impl Throttle {
 
     /// A transfer begins.
     pub(super) fn begin(&self, latency: &UserLatency) {
-        let now = Instant::now();
-        let window = latency.window(now).or_else(|| latency.last());
-        self.pacer()
-            .begin(now, window.and_then(|window| window.p99));
+        let (now, mut pacer) = (Instant::now(), self.pacer());
+        if pacer.is_idle(now) {
+            pacer.begin(now, latency.look(now).p99);
+            latency.restart();
+        }
+    }
+
+    /// How long the next frame may be, of at most `most_bytes`.
+    pub(super) fn frame_bytes(&self, most_bytes: usize) -> usize {
+        self.pacer().frame_bytes(most_bytes)
     }
 
     /// How long a transfer must wait before it may go on, if it must.
@@ -50,13 +51,19 @@ impl Throttle {
 
 /// Adjusts the speed for as long as it is polled.
 pub(super) async fn adjust(throttle: Arc<Throttle>, shared: Arc<Shared>) {
-    let mut tick = tokio::time::interval(ADJUST);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut lag = Lag::new(Instant::now());
     loop {
-        tick.tick().await;
+        tokio::time::sleep_until(lag.due().into()).await;
         let now = Instant::now();
-        if let Some(window) = shared.latency.window(now) {
-            throttle.pacer().adjust(now, window.p99);
+        lag.came(now);
+        let mut pacer = throttle.pacer();
+        if now < pacer.adjusts_at() {
+            continue;
+        }
+        let observed = shared.latency.look(now).p99;
+        if pacer.adjust(now, observed, lag.look(now)) {
+            shared.latency.restart();
+            lag.restart();
         }
     }
 }
