@@ -12,7 +12,6 @@
 mod map;
 
 use leasehold_proto::Slice;
-pub use leasehold_proto::transfer::Sample;
 
 pub use map::{MapExport, StateMap, StateValue};
 
@@ -66,19 +65,23 @@ pub trait SliceState: Send + Sync + 'static {
         0
     }
 
-    /// Up to `most` keys of the slice, any of them, different ones for different seeds; to compare
-    /// both ends before the surrender. None means that nothing is compared.
-    fn sample(&self, slice: Slice, most: usize, seed: u64) -> Vec<Sample> {
+    /// Records of up to `most` keys of the slice, any of them, different ones for different seeds;
+    /// to compare both ends before the surrender. Asked while nobody serves the slice: in bounded
+    /// time. A record longer than
+    /// [`limits::STATE_SAMPLE_BYTES`](leasehold_proto::limits::STATE_SAMPLE_BYTES) is not compared.
+    /// None means that nothing is.
+    fn sample(&self, slice: Slice, most: usize, seed: u64) -> Vec<Vec<u8>> {
         let _ = (slice, most, seed);
         Vec::new()
     }
 
-    /// Of the present value of a key that [`sample`](SliceState::sample) named at the other end, or
-    /// `None` where there is none. Equal values have equal
-    /// fingerprints in every process.
-    fn fingerprint(&self, slice: Slice, key: &[u8]) -> Option<u64> {
-        let _ = (slice, key);
-        None
+    /// Whether a record that [`sample`](SliceState::sample) wrote at the other end says what there
+    /// is here, after everything was taken in. The other end may be of another version of the
+    /// application: compare what the record means, not its bytes with those that would be written
+    /// here.
+    fn agrees(&self, slice: Slice, sample: &[u8]) -> bool {
+        let _ = (slice, sample);
+        true
     }
 }
 

@@ -365,7 +365,7 @@ async fn ends_that_differ_leave_the_slice_where_it_is() {
     let (config, transfers) = hasty(OnTransferFailure::Stay);
     fake.create("cart", 1, config);
     let (a, b, _) = pair(&fake, 4 << 20, transfers).await;
-    b.state.say_fingerprint(1);
+    b.state.say_in_samples(1);
     let guard = a.pod.slicelet.guard(b"alice").unwrap();
     drop(guard);
     b.begin_move(&fake).await;
@@ -382,7 +382,7 @@ async fn ends_that_differ_move_the_slice_cold_where_that_is_wanted() {
     let (config, transfers) = hasty(OnTransferFailure::GoCold);
     fake.create("cart", 1, config);
     let (_a, b, _) = pair(&fake, 4 << 20, transfers).await;
-    b.state.say_fingerprint(1);
+    b.state.say_in_samples(1);
     b.begin_move(&fake).await;
     pod::until("it is served", || b.serves()).await;
     assert_eq!((b.stats().arrivals_cold, b.state.imported()), (1, 0));

@@ -63,10 +63,10 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 pub const STATE_FRAME_BYTES: usize = 1 << 20;
 /// State that a source keeps unacknowledged for one transfer, in bytes.
 pub const STATE_WINDOW_BYTES: usize = 16 << 20;
-/// Keys that are compared at the end of a transfer.
+/// Records that are compared at the end of a transfer.
 pub const STATE_SAMPLES: usize = 64;
-/// Longest key that is compared; longer ones are not.
-pub const STATE_SAMPLE_KEY_BYTES: usize = 4_096;
+/// Longest record that is compared, so that all of them are 256 KiB at most; longer ones are not.
+pub const STATE_SAMPLE_BYTES: usize = 4_096;
 /// Largest redirect in the metadata of an answer, before base64.
 pub const REDIRECT_BYTES: usize = 1_024;
 

@@ -59,18 +59,10 @@ pub struct Frame<B> {
     pub checksum: u64,
     /// Of the whole transfer up to and with this frame. Said of the last frame only.
     pub digest: Option<Digest>,
-    /// Some keys as the source has them, for comparison. With the last frame only; the checksum
-    /// does not cover them, since a wrong one can only fail the transfer.
-    pub samples: Vec<Sample>,
-}
-
-/// One key for comparison at both ends.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Sample {
-    /// The key, as the application writes it.
-    pub key: Vec<u8>,
-    /// Of the key's present value, as the application computes it.
-    pub fingerprint: u64,
+    /// Records of some keys as the source has them, for comparison: at most
+    /// [`limits::STATE_SAMPLES`], each of at most [`limits::STATE_SAMPLE_BYTES`]. With the last
+    /// frame only; the checksum does not cover them, since a wrong one can only fail the transfer.
+    pub samples: Vec<Vec<u8>>,
 }
 
 /// Destination to source: everything up to and with `seq` was taken in.

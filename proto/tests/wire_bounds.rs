@@ -291,6 +291,38 @@ fn digests_belong_to_surrenders() {
 }
 
 #[test]
+fn samples_have_their_bounds() {
+    let epoch = Some(pb::Epoch {
+        incarnation: 1,
+        number: 1,
+    });
+    let good = pb::StateFrame {
+        tag: Some(pb::TransferTag {
+            target: "cart".to_owned(),
+            slice: Some(pb::SliceRange {
+                first: 0,
+                last: u64::MAX,
+            }),
+            from_epoch: epoch,
+            to_epoch: epoch,
+            handoff: None,
+        }),
+        mark: pb::StateMark::Last as i32,
+        samples: vec![vec![0; limits::STATE_SAMPLE_BYTES]; limits::STATE_SAMPLES],
+        ..pb::StateFrame::default()
+    };
+    let frame = leasehold_proto::transfer::Frame::<bytes::Bytes>::try_from;
+    assert!(frame(good.clone()).is_ok());
+    let (mut many, mut long) = (good.clone(), good);
+    many.samples.push(Vec::new());
+    long.samples[1].push(0);
+    for bad in [many, long] {
+        let problem = refused(frame(bad), "StateFrame.samples");
+        assert!(matches!(problem, Problem::TooMuch { .. }), "{problem:?}");
+    }
+}
+
+#[test]
 fn configurations_have_their_bounds() {
     let good = pb::TargetConfig::from(&TargetConfig::default());
     assert!(TargetConfig::try_from(good.clone()).is_ok());

@@ -11,23 +11,22 @@ mod tree;
 mod value;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use leasehold_proto::{Slice, SliceKey, limits};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use xxhash_rust::xxh3::xxh3_64;
 
 pub use export::MapExport;
 pub use value::StateValue;
 
-use super::{BadRecords, Import, Sample, SliceState};
+use super::{BadRecords, Import, SliceState};
 use crate::error::{Lost, WriteError};
 use crate::slicelet::Guard;
 use export::Follower;
-use tree::{Held, Position, Slot, Tree};
+use tree::{Entry, Held, Position, Slot, Tree};
 
 /// More than this is freed beside the runtime, which would stall meanwhile.
 const FREED_AT_ONCE_BYTES: u64 = 1 << 20;
@@ -258,7 +257,6 @@ impl<V: StateValue> Inner<V> {
     }
 }
 
-/// Records are as [`StateMap`] describes them; keys of samples are its own, not the application's.
 impl<V: StateValue> SliceState for StateMap<V> {
     type Export = MapExport<V>;
 
@@ -297,42 +295,46 @@ impl<V: StateValue> SliceState for StateMap<V> {
         self.inner.bytes(slice)
     }
 
-    fn sample(&self, slice: Slice, most: usize, seed: u64) -> Vec<Sample> {
-        /// Draws for each key that is wanted: some meet leaves without a key of the slice.
+    fn sample(&self, slice: Slice, most: usize, seed: u64) -> Vec<Vec<u8>> {
+        /// Draws for each record that is wanted: some meet one twice, one that is too long, or a
+        /// leaf without a key of the slice.
         const DRAWS: usize = 4;
-        let mut leaves = self.inner.tree.leaves(slice);
-        leaves.retain(|leaf| leaf.bytes() > 0);
+        let tree = &self.inner.tree;
+        let Some((first, last)) = tree.span(slice) else {
+            return Vec::new();
+        };
         let mut random = SmallRng::seed_from_u64(seed);
-        let mut drawn = BTreeMap::new();
+        let mut drawn = BTreeSet::new();
         for _ in 0..most.saturating_mul(DRAWS) {
-            if drawn.len() == most || leaves.is_empty() {
+            if drawn.len() == most {
                 break;
             }
-            let Some(leaf) = leaves.get(random.random_range(0..leaves.len())) else {
-                break;
+            let at = SliceKey::from_u64(random.random_range(first.as_u64()..=last.as_u64()));
+            let Some(leaf) = tree.near(at, last, random.random::<u32>() as usize) else {
+                continue;
             };
             let leaf = leaf.lock();
             let entries = leaf.of(slice);
             let draw = random.random_range(0..entries.len().max(1));
-            if let Some(entry) = entries.get(draw)
-                && let Some(value) = &entry.value
-            {
-                drawn.insert(sample_key(&entry.position()), fingerprint(value));
-            }
+            drawn.extend(entries.get(draw).and_then(sample));
         }
-        let sample = |(key, fingerprint)| Sample { key, fingerprint };
-        drawn.into_iter().map(sample).collect()
+        drawn.into_iter().collect()
     }
 
-    fn fingerprint(&self, slice: Slice, key: &[u8]) -> Option<u64> {
-        let (at, key) = key.split_first_chunk()?;
-        let position = position(SliceKey::from_u64(u64::from_be_bytes(*at)), key);
-        let here = slice.contains(position.at);
-        here.then(|| {
-            self.inner
+    /// What the other end wrote is written anew, as this version does: what an older or a newer one
+    /// writes in another way, or in addition, makes no difference.
+    fn agrees(&self, slice: Slice, sample: &[u8]) -> bool {
+        let mut rest = sample;
+        let Ok(theirs) = record::read::<V>(slice, &mut rest) else {
+            return false;
+        };
+        let same = |mine: Option<&V>| mine.map(encoded) == theirs.value.as_ref().map(encoded);
+        let position = &theirs.position;
+        rest.is_empty()
+            && self
+                .inner
                 .tree
-                .at(&position, |leaf| leaf.get(&position).map(fingerprint))
-        })?
+                .at(position, |leaf| same(leaf.get(position)))
     }
 }
 
@@ -354,15 +356,21 @@ fn fits<V: StateValue>(key: &[u8], value: Option<&V>) -> Result<(), WriteError> 
     Ok(())
 }
 
-/// The slice key, big-endian, and the key: the other end does not know how keys are hashed either.
-fn sample_key(position: &Position<'_>) -> Vec<u8> {
-    [&position.at.as_u64().to_be_bytes(), &*position.key].concat()
+/// The entry's record, unless it is too long to be compared.
+fn sample<V: StateValue>(entry: &Entry<V>) -> Option<Vec<u8>> {
+    let fits = |bytes: u64| bytes <= limits::STATE_SAMPLE_BYTES as u64;
+    if !fits(entry.size_bytes()) {
+        return None;
+    }
+    let mut sample = Vec::new();
+    record::write(entry.at, &entry.key, entry.value.as_ref(), &mut sample);
+    fits(sample.len() as u64).then_some(sample)
 }
 
-fn fingerprint<V: StateValue>(value: &V) -> u64 {
+fn encoded<V: StateValue>(value: &V) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(value.size_bytes());
     value.encode(&mut bytes);
-    xxh3_64(&bytes)
+    bytes
 }
 
 impl<V: StateValue> Clone for StateMap<V> {

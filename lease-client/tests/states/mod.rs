@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use leasehold_client::proto::Slice;
-use leasehold_client::state::{BadRecords, Exported, Import, Sample, SliceState, StateExport};
+use leasehold_client::state::{BadRecords, Exported, Import, SliceState, StateExport};
 
 /// Shared by a source and a destination: bytes written and not yet taken in.
 #[derive(Default)]
@@ -43,7 +43,7 @@ struct Inner {
     bad: AtomicU64,
     exports: AtomicU64,
     open_exports: AtomicU64,
-    fingerprint: AtomicU64,
+    sampled: AtomicU64,
     record_bytes: AtomicU64,
     broken: AtomicBool,
 }
@@ -92,9 +92,9 @@ impl Bulk {
         self.0.bad.store(imports, Ordering::SeqCst);
     }
 
-    /// What is said of every key.
-    pub fn say_fingerprint(&self, fingerprint: u64) {
-        self.0.fingerprint.store(fingerprint, Ordering::SeqCst);
+    /// What every sample says.
+    pub fn say_in_samples(&self, what: u64) {
+        self.0.sampled.store(what, Ordering::SeqCst);
     }
 
     /// From now on an export panics.
@@ -149,17 +149,13 @@ impl SliceState for Bulk {
         self.0.taken_in.lock().unwrap().clear();
     }
 
-    fn sample(&self, _: Slice, most: usize, _: u64) -> Vec<Sample> {
-        let fingerprint = self.0.fingerprint.load(Ordering::SeqCst);
-        let sample = |n: usize| Sample {
-            key: vec![n as u8],
-            fingerprint,
-        };
-        (0..most).map(sample).collect()
+    fn sample(&self, _: Slice, most: usize, _: u64) -> Vec<Vec<u8>> {
+        let sampled = self.0.sampled.load(Ordering::SeqCst);
+        vec![sampled.to_le_bytes().to_vec(); most]
     }
 
-    fn fingerprint(&self, _: Slice, _: &[u8]) -> Option<u64> {
-        Some(self.0.fingerprint.load(Ordering::SeqCst))
+    fn agrees(&self, _: Slice, sample: &[u8]) -> bool {
+        sample == self.0.sampled.load(Ordering::SeqCst).to_le_bytes()
     }
 }
 

@@ -2,13 +2,15 @@
 
 use bytes::Bytes;
 
-use super::codec::{Codec, Enum, Id, List, Maybe, Name, Needed, Same, Sixteen, message, wire_enum};
+use super::codec::{
+    Codec, Enum, Id, Maybe, Name, Needed, Same, Sixteen, at_most, message, wire_enum,
+};
 use super::error::WireError;
 use super::pb;
 use crate::id::SessionId;
 use crate::limits;
 use crate::message::{Ready, ReadyAnswer};
-use crate::transfer::{Ack, Frame, Mark, Sample, TransferTag};
+use crate::transfer::{Ack, Frame, Mark, TransferTag};
 
 message!(
     Ready = ReadyRequest {
@@ -100,25 +102,15 @@ message!(
         waiting: Same
     }
 );
-message!(
-    Sample = StateSample {
-        key: ShortKey,
-        fingerprint: Same
-    }
-);
 
-/// The key of a sample.
-struct ShortKey;
-
-impl Codec<Vec<u8>, Vec<u8>> for ShortKey {
-    fn put(noun: &Vec<u8>) -> Vec<u8> {
-        noun.clone()
+/// Refuses samples that are too many or too long.
+fn samples(wire: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, WireError> {
+    let field = "StateFrame.samples";
+    at_most(field, wire.len(), limits::STATE_SAMPLES, "items")?;
+    for sample in &wire {
+        at_most(field, sample.len(), limits::STATE_SAMPLE_BYTES, "bytes")?;
     }
-
-    fn take(field: &'static str, wire: Vec<u8>) -> Result<Vec<u8>, WireError> {
-        super::codec::at_most(field, wire.len(), limits::STATE_SAMPLE_KEY_BYTES, "bytes")?;
-        Ok(wire)
-    }
+    Ok(wire)
 }
 
 impl From<&PullRequest> for pb::PullRequest {
@@ -161,7 +153,7 @@ impl From<Frame<Bytes>> for pb::StateFrame {
             records: noun.records,
             checksum: noun.checksum,
             digest: Sixteen::put(&noun.digest),
-            samples: List::<{ limits::STATE_SAMPLES }>::put(&noun.samples),
+            samples: noun.samples,
         }
     }
 }
@@ -170,7 +162,7 @@ impl TryFrom<pb::StateFrame> for Frame<Bytes> {
     type Error = WireError;
 
     fn try_from(wire: pb::StateFrame) -> Result<Self, WireError> {
-        super::codec::at_most(
+        at_most(
             "StateFrame.records",
             wire.records.len(),
             limits::STATE_FRAME_BYTES,
@@ -183,7 +175,7 @@ impl TryFrom<pb::StateFrame> for Frame<Bytes> {
             records: wire.records,
             checksum: wire.checksum,
             digest: Sixteen::take("StateFrame.digest", wire.digest)?,
-            samples: List::<{ limits::STATE_SAMPLES }>::take("StateFrame.samples", wire.samples)?,
+            samples: samples(wire.samples)?,
         })
     }
 }

@@ -15,7 +15,7 @@ use leasehold_proto::table::{
 use leasehold_proto::target::{
     Consistency, Hold, OnLapse, SessionSecret, TargetChange, TargetConfig,
 };
-use leasehold_proto::transfer::{Ack, Frame, Mark, Sample, TransferTag};
+use leasehold_proto::transfer::{Ack, Frame, Mark, TransferTag};
 use leasehold_proto::view::{Handoff, Provider};
 use leasehold_proto::wire::{PullBegin, PullRequest, pb};
 use leasehold_proto::{
@@ -710,9 +710,7 @@ pub fn frame() -> impl Strategy<Value = Frame<Bytes>> {
     let mark = prop::sample::select(vec![Mark::More, Mark::CaughtUp, Mark::Last]);
     let digest = of(digest());
     let records = vec(any::<u8>(), 0..32);
-    let sample = (vec(any::<u8>(), 0..8), any::<u64>());
-    let sample = sample.prop_map(|(key, fingerprint)| Sample { key, fingerprint });
-    let samples = vec(sample, 0..4);
+    let samples = vec(vec(any::<u8>(), 0..8), 0..4);
     (
         tag(),
         any::<u64>(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use leasehold_proto::command::Digest;
-use leasehold_proto::transfer::{Frame, Receiver, Refusal as FrameRefusal, Sample};
+use leasehold_proto::transfer::{Frame, Receiver, Refusal as FrameRefusal};
 use leasehold_proto::wire::pb::slicelet_peer_client::SliceletPeerClient;
 use leasehold_proto::wire::status::Refusal;
 use leasehold_proto::wire::{PullBegin, PullRequest, pb};
@@ -335,9 +335,7 @@ impl Destination {
             counters.state_bad_records.add(1);
             End::Anew
         })?;
-        let differs = |sample: &Sample| {
-            self.common.state.fingerprint(slice, &sample.key) != Some(sample.fingerprint)
-        };
+        let differs = |sample: &Vec<u8>| !self.common.state.agrees(slice, sample);
         // What is served meanwhile may differ.
         let served = matches!(self.purpose, Purpose::Merge(_));
         if !served && frame.samples.iter().any(differs) {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use leasehold_proto::transfer::Sample;
 use leasehold_proto::{Slice, mutant};
 
 use super::super::order::Turn;
@@ -14,8 +13,8 @@ pub(crate) trait State: Send + Sync {
     fn import(&self, slice: Slice, records: &[u8], how: Import) -> Result<(), BadRecords>;
     fn discard(&self, slice: Slice);
     fn bytes(&self, slice: Slice) -> u64;
-    fn sample(&self, slice: Slice, most: usize, seed: u64) -> Vec<Sample>;
-    fn fingerprint(&self, slice: Slice, key: &[u8]) -> Option<u64>;
+    fn sample(&self, slice: Slice, most: usize, seed: u64) -> Vec<Vec<u8>>;
+    fn agrees(&self, slice: Slice, sample: &[u8]) -> bool;
 }
 
 impl<S: SliceState> State for S {
@@ -35,12 +34,12 @@ impl<S: SliceState> State for S {
         SliceState::bytes(self, slice)
     }
 
-    fn sample(&self, slice: Slice, most: usize, seed: u64) -> Vec<Sample> {
+    fn sample(&self, slice: Slice, most: usize, seed: u64) -> Vec<Vec<u8>> {
         SliceState::sample(self, slice, most, seed)
     }
 
-    fn fingerprint(&self, slice: Slice, key: &[u8]) -> Option<u64> {
-        SliceState::fingerprint(self, slice, key)
+    fn agrees(&self, slice: Slice, sample: &[u8]) -> bool {
+        SliceState::agrees(self, slice, sample)
     }
 }
 

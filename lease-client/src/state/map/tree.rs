@@ -143,6 +143,10 @@ impl<V: StateValue> Leaf<V> {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    fn is_empty(&self) -> bool {
+        self.bytes() == 0
+    }
+
     fn is_first_leaf(&self) -> bool {
         const WIDTH: u64 = u64::MAX / FIRST_LEAVES as u64 + 1;
         self.first.key.is_empty() && self.first.at.as_u64().is_multiple_of(WIDTH)
@@ -377,6 +381,57 @@ impl<V: StateValue> Tree<V> {
         }
     }
 
+    /// The slice keys of about the first and the last key in the slice, without a look at what is
+    /// between them.
+    pub(super) fn span(&self, slice: Slice) -> Option<(SliceKey, SliceKey)> {
+        // A leaf at an end of the slice may have keys of its neighbour alone.
+        const LOOKS: usize = 2;
+        let (from, last) = (Position::before(slice.first()), slice.last());
+        let (first_leaves, last_leaves): (Vec<_>, Vec<_>) = {
+            let directory = self
+                .directory
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
+            let to = last.next().map(Position::before);
+            let to = to.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            let downwards = directory.range((Bound::Unbounded, to)).rev();
+            let downwards = downwards
+                .map(|(_, leaf)| leaf)
+                .filter(|leaf| !leaf.is_empty());
+            (
+                filled(&directory, &from, last)
+                    .take(LOOKS)
+                    .map(Arc::clone)
+                    .collect(),
+                downwards.take(LOOKS).map(Arc::clone).collect(),
+            )
+        };
+        let at = |entry: &Entry<V>| entry.at;
+        let first = first_leaves
+            .iter()
+            .find_map(|leaf| leaf.lock().of(slice).first().map(at))?;
+        let last = last_leaves
+            .iter()
+            .find_map(|leaf| leaf.lock().of(slice).last().map(at));
+        Some((first, last.unwrap_or(first).max(first)))
+    }
+
+    /// A leaf that has keys, by `draw` one of the next few from `at` on, but not behind `last`: so
+    /// that many keys at one slice key are not stood for by the first of them.
+    pub(super) fn near(&self, at: SliceKey, last: SliceKey, draw: usize) -> Option<Arc<Leaf<V>>> {
+        const FEW: usize = 16;
+        let from = Position::before(at);
+        let directory = self
+            .directory
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let leaves: Vec<_> = filled(&directory, &from, last).take(FEW).collect();
+        leaves
+            .get(draw % leaves.len().max(1))
+            .copied()
+            .map(Arc::clone)
+    }
+
     /// The leaves that cover the slice, in order, as they are about now.
     pub(super) fn leaves(&self, slice: Slice) -> Vec<Arc<Leaf<V>>> {
         let mut leaves = vec![self.find(&Position::before(slice.first()))];
@@ -406,6 +461,20 @@ fn find_in<'d, 'p, V>(
 ) -> Option<&'d Arc<Leaf<V>>> {
     let (_, leaf) = directory.range(..=position).next_back()?;
     Some(leaf)
+}
+
+/// The leaf that covers `from`, and those behind it up to `last`, as far as they have keys. Those
+/// that have none are few: but for the first leaves they have joined their neighbours.
+fn filled<'d, V: StateValue>(
+    directory: &'d BTreeMap<Position<'static>, Arc<Leaf<V>>>,
+    from: &Position<'static>,
+    last: SliceKey,
+) -> impl Iterator<Item = &'d Arc<Leaf<V>>> {
+    let covering = directory.range(..=from).next_back();
+    let behind = directory.range((Bound::Excluded(from), Bound::Unbounded));
+    let leaves = covering.into_iter().chain(behind).map(|(_, leaf)| leaf);
+    let leaves = leaves.take_while(move |leaf| leaf.first.at <= last);
+    leaves.filter(|leaf| !leaf.is_empty())
 }
 
 /// Where others may come in between; in tests they do.

@@ -5,8 +5,10 @@ use bytes::Bytes;
 /// A value of a [`StateMap`](super::StateMap). Ready for `Vec<u8>`, [`Bytes`], `String`, `u64` and
 /// `i64`.
 ///
-/// Both ends of a move may run different versions of the application: write a version into the
-/// bytes where that matters.
+/// Both ends of a move may run different versions of the application, the newer one at either of
+/// them: write a version into the bytes where that matters, and let each version read what those
+/// that may run beside it write. What it cannot read does not move; what it reads and does not keep
+/// is lost, without a complaint.
 ///
 /// ```
 /// use leasehold_client::state::StateValue;
@@ -36,7 +38,8 @@ use bytes::Bytes;
 /// }
 /// ```
 pub trait StateValue: Sized + Send + 'static {
-    /// Appends the value to `out`. Equal values append equal bytes, in every process.
+    /// Appends the value to `out`. Equal values append equal bytes in every process of the same
+    /// version; values whose bytes differ are different ones when both ends of a move are compared.
     fn encode(&self, out: &mut Vec<u8>);
 
     /// Reads back what [`encode`](StateValue::encode) appended; `None` for anything else. The bytes

@@ -1902,7 +1902,7 @@ pub struct StateAck {
     pub digest: ::prost::alloc::vec::Vec<u8>,
 }
 /// A part of a slice's state.
-#[derive(Clone, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StateFrame {
     /// What it is a part of.
     #[prost(message, optional, tag = "1")]
@@ -1922,19 +1922,10 @@ pub struct StateFrame {
     /// Of the whole transfer, 16 bytes; with the last frame only.
     #[prost(bytes = "vec", optional, tag = "6")]
     pub digest: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
-    /// Some keys as the source has them, to be compared; with the last frame only.
-    #[prost(message, repeated, tag = "7")]
-    pub samples: ::prost::alloc::vec::Vec<StateSample>,
-}
-/// One key for comparison at both ends.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct StateSample {
-    /// The key, as the application writes it.
-    #[prost(bytes = "vec", tag = "1")]
-    pub key: ::prost::alloc::vec::Vec<u8>,
-    /// Of the key's value, as the application computes it.
-    #[prost(fixed64, tag = "2")]
-    pub fingerprint: u64,
+    /// Records of some keys as the source has them, to be compared; with the last frame only. At most
+    /// STATE_SAMPLES, each of at most STATE_SAMPLE_BYTES.
+    #[prost(bytes = "vec", repeated, tag = "7")]
+    pub samples: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 /// Destination to source: I am prepared, hand over.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
