@@ -373,9 +373,15 @@ impl Leader {
                 self.plans.target_gone(&target);
             }
             Event::HandoffEnded {
-                handoff, completed, ..
+                target,
+                handoff,
+                slice,
+                to,
+                completed,
             } => {
                 self.words.ended(handoff);
+                let now = self.clock.now();
+                self.plans.handoff_ended(now, &target, slice, to, completed);
                 let metrics = &self.shared.metrics;
                 if completed {
                     metrics.handoffs_completed.inc()

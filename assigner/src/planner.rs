@@ -6,6 +6,7 @@
 //! sessions are emptied, successors of suspected sessions are warmed up, counts are evened out.
 
 mod counts;
+mod failures;
 mod restart;
 
 use std::cmp::Reverse;
@@ -17,6 +18,7 @@ use leasehold_proto::view::{Assigned, Lease};
 use leasehold_proto::{SessionId, Slice, SliceKey, limits};
 
 use counts::Counts;
+pub use failures::{Failed, Failures};
 pub use restart::{Member, Restart};
 
 /// A target as the planner sees it.
@@ -29,6 +31,8 @@ pub struct Snapshot<'a> {
     /// Slices whose owner still takes in the state that they came with, and the owner: they are not
     /// moved.
     pub taking_in: BTreeMap<SliceKey, SessionId>,
+    /// Slices whose last handoff ended without effect.
+    pub failed: BTreeMap<SliceKey, Failed>,
     /// What the target promises.
     pub mode: Mode,
     /// Most handoffs to keep open at once.
@@ -39,7 +43,8 @@ pub struct Snapshot<'a> {
     pub drain_order: DrainOrder,
     /// A rolling restart goes on: counts are not evened out.
     pub restarting: bool,
-    /// An operator holds the target: only vacant slices are granted.
+    /// An operator holds the target: vacant slices are granted and draining sessions emptied, since
+    /// what they hold in memory would go with them; nothing else moves.
     pub held: bool,
     /// Many sessions have lapsed together: vacant slices are not granted yet.
     pub settling: bool,
@@ -120,8 +125,8 @@ pub fn plan(snapshot: &Snapshot<'_>, load: &Load, seed: u64) -> Vec<PlanStep> {
     if !snapshot.settling {
         planner.grant_vacant();
     }
+    planner.empty_draining(load);
     if !snapshot.held {
-        planner.empty_draining(load);
         planner.warm_successors();
         if !snapshot.restarting {
             planner.even_out();
@@ -211,7 +216,10 @@ impl<'a> Planner<'a> {
                 .owner
                 .filter(|owner| assigned.handoff.is_none() && of(owner.session))?;
             let first = slice.first();
-            let stays = self.moved.contains(&first) || self.snapshot.taking_in.contains_key(&first);
+            let rests = |failed: &Failed| failed.rests && self.is_live(failed.to);
+            let stays = self.moved.contains(&first)
+                || self.snapshot.taking_in.contains_key(&first)
+                || self.snapshot.failed.get(&first).is_some_and(rests);
             (!stays).then_some((*slice, owner))
         };
         self.snapshot.slices.iter().filter_map(movable).collect()
@@ -230,6 +238,16 @@ impl<'a> Planner<'a> {
         });
     }
 
+    fn is_live(&self, session: SessionId) -> bool {
+        self.snapshot.sessions.contains_key(&session)
+    }
+
+    /// Who gets the slice of `from`: where its last handoff failed another, if there is one.
+    fn hand_over(&mut self, slice: Slice, from: SessionId) -> Option<SessionId> {
+        let failed = self.snapshot.failed.get(&slice.first());
+        self.counts.hand_over(from, failed.map(|failed| failed.to))
+    }
+
     fn health(&self, session: SessionId) -> Health {
         self.snapshot
             .sessions
@@ -245,7 +263,7 @@ impl<'a> Planner<'a> {
             if self.budget == 0 || self.full() {
                 return;
             }
-            if let Some(to) = self.counts.hand_over(from.session) {
+            if let Some(to) = self.hand_over(slice, from.session) {
                 self.relocate(slice, from, to);
             }
         }
@@ -269,7 +287,7 @@ impl<'a> Planner<'a> {
             if self.budget <= reserve || self.full() {
                 return;
             }
-            if let Some(to) = self.counts.hand_over(from.session) {
+            if let Some(to) = self.hand_over(slice, from.session) {
                 self.relocate(slice, from, to);
             }
         }

@@ -75,6 +75,10 @@ pub enum Event {
         target: TargetName,
         /// Which handoff.
         handoff: HandoffId,
+        /// Of which slice.
+        slice: Slice,
+        /// To which session.
+        to: SessionId,
         /// Whether ownership moved.
         completed: bool,
     },

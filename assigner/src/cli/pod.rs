@@ -152,7 +152,6 @@ async fn drain(
         )));
     }
     let involved: Vec<TargetName> = sessions.iter().map(|(target, ..)| target.clone()).collect();
-    refuse_if_held(&mut client, &involved).await?;
     for (target, session, _) in &sessions {
         let request = admin::DrainSession {
             target: target.clone(),
@@ -200,19 +199,6 @@ async fn drain(
             .with("slices_left", left)
             .with("took_ms", wait.map(|_| ms(begun.elapsed()))),
     )
-}
-
-/// While a target is held its slices would stay where they are.
-async fn refuse_if_held(client: &mut Client, involved: &[TargetName]) -> Result<(), Failure> {
-    for target in involved {
-        if let Some(reason) = target::get(client, target).await?.hold_reason {
-            return Err(Failure::conflict(format!(
-                "target {target} is held ({reason}), so its slices would stay; end the hold with `leasehold target \
-                 unhold {target}`, or drain with --target"
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// How many slices those sessions own that are being drained. A newer session at the same address

@@ -33,8 +33,8 @@ the target was eventual remain as ghosts, and arming waits for them: `leasehold 
 shows them, `leasehold session forget` is your word that one is dead.";
 
 const HOLD_HELP: &str = "\
-While a target is held no slice is moved by plan. Slices of processes that end are still given to
-others, and you can still move slices yourself.
+While a target is held nothing is evened out. Slices of processes that drain or end still go to
+others, with their state where they drain, and you can still move slices yourself.
 
 Example:
   leasehold target hold cart --reason 'investigating latency, ticket 4711'";
@@ -81,7 +81,7 @@ pub enum Verb {
         #[arg(default_missing_value = "5m", value_parser = parse_duration)]
         wait: Option<Duration>,
     },
-    /// Make no planned change to a target for now; give --reason
+    /// Even nothing out in a target for now; give --reason
     #[command(after_help = HOLD_HELP)]
     Hold {
         /// Name of the target
@@ -315,7 +315,7 @@ async fn hold(
 ) -> Result<(), Failure> {
     let done = match &hold {
         Some(_) => format!(
-            "target {target} held: no planned change until `leasehold target unhold {target}`"
+            "target {target} held: nothing is evened out until `leasehold target unhold {target}`"
         ),
         None => format!("target {target} no longer held"),
     };

@@ -14,7 +14,7 @@ use leasehold_raft_store::ProposeError;
 use super::streams::IdMap;
 use super::{Leader, Proposal};
 use crate::loads::Loads;
-use crate::planner::{self, Health, Load, Member, Restart, SliceUse, Snapshot};
+use crate::planner::{self, Failures, Health, Load, Member, Restart, SliceUse, Snapshot};
 
 /// Pause after a plan that could not be proposed.
 const RETRY: Duration = Duration::from_millis(20);
@@ -53,6 +53,10 @@ struct TargetPlan {
     restart: Option<Restart>,
     /// Counts are not evened out before, for the restart.
     uneven_until: Option<ClockTime>,
+    /// Handoffs that ended without effect.
+    failures: Failures,
+    /// When the first slice that rests after one may be tried again, as of the last plan.
+    try_again_at: Option<ClockTime>,
     /// Owners of slices that the last plan left where they are, since their state is on its way.
     taking_in: BTreeSet<SessionId>,
 }
@@ -119,6 +123,18 @@ impl Plans {
         self.touched(home);
     }
 
+    pub(super) fn handoff_ended(
+        &mut self,
+        now: ClockTime,
+        target: &TargetName,
+        slice: Slice,
+        to: SessionId,
+        completed: bool,
+    ) {
+        let plan = self.targets.entry(target.clone()).or_default();
+        plan.failures.ended(now, slice.first(), to, completed);
+    }
+
     pub(super) fn target_gone(&mut self, target: &TargetName) {
         self.targets.remove(target);
     }
@@ -144,11 +160,12 @@ impl Plans {
             .min()
     }
 
-    /// When the first target has settled, or its restart is taken to be over.
+    /// When the first target has settled, or its restart is taken to be over, or a slice whose
+    /// handoff failed has rested.
     pub(super) fn settled_at(&self) -> Option<ClockTime> {
         self.targets
             .values()
-            .flat_map(|plan| [plan.settle_until, plan.uneven_until])
+            .flat_map(|plan| [plan.settle_until, plan.uneven_until, plan.try_again_at])
             .flatten()
             .min()
     }
@@ -238,6 +255,7 @@ impl Leader {
         let took = now.elapsed();
         let plan = self.plans.targets.entry(name.clone()).or_default();
         plan.dirty = false;
+        plan.try_again_at = plan.failures.next_try(self.clock.now());
         plan.not_before = Some(now + took * SHARE_OF_TIME);
         let Some((config_version, steps, taking_in)) = planned else {
             return;
@@ -282,6 +300,7 @@ impl Leader {
                 .map(|session| (session.id, health(session)))
                 .collect(),
             taking_in: self.taking_in(target),
+            failed: plan.map_or_else(BTreeMap::new, |plan| plan.failures.known(self.clock.now())),
             mode: target.mode(),
             max_open_handoffs: target.config().max_open_handoffs as usize,
             max_open_per_pod: config.max_open_per_pod,
@@ -403,6 +422,10 @@ impl Leader {
             }
             if plan.uneven_until.is_some_and(|until| until <= now) {
                 plan.uneven_until = None;
+                plan.dirty = true;
+            }
+            if plan.try_again_at.is_some_and(|at| at <= now) {
+                plan.try_again_at = None;
                 plan.dirty = true;
             }
         }

@@ -113,17 +113,22 @@ impl Counts {
         Some(session)
     }
 
-    /// Who gets a slice of `from` by a handoff; none while `from`, or everybody else, has as many
-    /// open as may be.
-    pub(super) fn hand_over(&mut self, from: SessionId) -> Option<SessionId> {
-        self.hand_over_to(from, |_| true)
+    /// Who gets a slice of `from` by a handoff, rather not `avoided`; none while `from`, or everybody
+    /// else, has as many open as may be.
+    pub(super) fn hand_over(
+        &mut self,
+        from: SessionId,
+        avoided: Option<SessionId>,
+    ) -> Option<SessionId> {
+        self.hand_over_to(from, |_, session| Some(session) != avoided)
+            .or_else(|| self.hand_over_to(from, |_, _| true))
     }
 
     /// As [`Self::hand_over`], but to nobody who would then have more than an even share.
     pub(super) fn even_out(&mut self, from: SessionId) -> Option<SessionId> {
         let (least, ..) = *self.order.first()?;
         let share = self.of.values().sum::<usize>() / self.of.len();
-        let to = self.hand_over_to(from, |count| count < share || count == least)?;
+        let to = self.hand_over_to(from, |count, _| count < share || count == least)?;
         self.set(from, |count| count.saturating_sub(1));
         Some(to)
     }
@@ -131,12 +136,12 @@ impl Counts {
     fn hand_over_to(
         &mut self,
         from: SessionId,
-        suits: impl Fn(usize) -> bool,
+        suits: impl Fn(usize, SessionId) -> bool,
     ) -> Option<SessionId> {
         if !self.may_open(from) {
             return None;
         }
-        let to = self.first(|count, session| suits(count) && self.may_open(session))?;
+        let to = self.first(|count, session| suits(count, session) && self.may_open(session))?;
         self.set(to, |count| count + 1);
         for session in [from, to] {
             *self.open.entry(session).or_default() += 1;

@@ -29,6 +29,7 @@ struct World {
     restart: Option<Restart>,
     restarting: bool,
     taking_in: BTreeMap<SliceKey, SessionId>,
+    failed: BTreeMap<SliceKey, Failed>,
 }
 
 fn cart() -> TargetName {
@@ -50,6 +51,7 @@ impl World {
             restart: None,
             restarting: false,
             taking_in: BTreeMap::new(),
+            failed: BTreeMap::new(),
         };
         let config = TargetConfig {
             consistency,
@@ -125,6 +127,7 @@ impl World {
                 .map(|member| (member.id, health(member)))
                 .collect(),
             taking_in: self.taking_in.clone(),
+            failed: self.failed.clone(),
             mode: self.state().mode(),
             max_open_handoffs: self.state().config().max_open_handoffs as usize,
             max_open_per_pod: self.max_open_per_pod,
@@ -345,15 +348,62 @@ fn nobody_eligible_means_nothing_is_planned() {
 }
 
 #[test]
-fn a_held_target_grants_what_is_vacant_and_moves_nothing() {
+fn a_held_target_grants_what_is_vacant_empties_who_leaves_and_moves_nothing_else() {
     let mut world = World::new(6, 1, Consistency::Strong);
     world.held = true;
     world.settle(0);
     assert_eq!(world.counts(), [6]);
     world.register(99, "1");
     assert_eq!(world.plan(0), vec![]);
+    world.apply(Command::DrainSession {
+        target: cart(),
+        session: world.sessions[0],
+    });
+    assert_eq!(world.settle(0), 6);
+    assert_eq!(world.counts(), [0, 6]);
     world.held = false;
+    world.register(98, "1");
     assert_eq!(world.settle(0), 3);
+}
+
+#[test]
+fn a_slice_whose_handoff_failed_rests_and_then_goes_to_another() {
+    let mut world = World::new(1, 3, Consistency::Strong);
+    world.settle(0);
+    let first = SliceKey::MIN;
+    let owner = world.state().slices().next().unwrap().1.owner.unwrap();
+    world.apply(Command::DrainSession {
+        target: cart(),
+        session: owner.session,
+    });
+    let [PlanStep::BeginHandoff { to, .. }] = world.plan(0)[..] else {
+        panic!("{:?}", world.plan(0));
+    };
+    world.failed.insert(first, Failed { to, rests: true });
+    assert_eq!(world.plan(0), vec![]);
+    world.failed.insert(first, Failed { to, rests: false });
+    let [PlanStep::BeginHandoff { to: next, .. }] = world.plan(0)[..] else {
+        panic!("{:?}", world.plan(0));
+    };
+    assert_ne!(next, to);
+    // One that is gone will not fail again.
+    world.apply(Command::ExpireSession {
+        target: cart(),
+        session: next,
+        term: 1,
+        successors: vec![],
+    });
+    world.failed.insert(
+        first,
+        Failed {
+            to: next,
+            rests: true,
+        },
+    );
+    let [PlanStep::BeginHandoff { to: last, .. }] = world.plan(0)[..] else {
+        panic!("{:?}", world.plan(0));
+    };
+    assert_eq!(last, to, "nobody else is left");
 }
 
 #[test]

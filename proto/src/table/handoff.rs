@@ -58,6 +58,8 @@ impl TargetState {
         entry.event(Event::HandoffEnded {
             target: self.name.clone(),
             handoff: id,
+            slice,
+            to: handoff.to,
             completed: true,
         });
         Ok(Reply::Done)
@@ -70,7 +72,7 @@ impl TargetState {
         id: HandoffId,
         refused_by: SessionId,
     ) -> Applied {
-        let (slice, assigned, from, _) = self.of_handoff(id)?;
+        let (slice, assigned, from, handoff) = self.of_handoff(id)?;
         if refused_by != from.session && !mutant!("words_of_another_session") {
             return Err(Rejection::NotAParty(refused_by, id));
         }
@@ -85,6 +87,8 @@ impl TargetState {
         entry.event(Event::HandoffEnded {
             target: self.name.clone(),
             handoff: id,
+            slice,
+            to: handoff.to,
             completed: false,
         });
         Ok(Reply::Done)

@@ -143,6 +143,8 @@ impl TargetState {
                     entry.event(Event::HandoffEnded {
                         target: self.name.clone(),
                         handoff: handoff.id,
+                        slice,
+                        to: handoff.to,
                         completed,
                     });
                 }
