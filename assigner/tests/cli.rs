@@ -266,9 +266,7 @@ async fn slices_move_between_pods_and_a_drained_pod_owns_none() {
             .well();
         assert_eq!(owner(&dev), to.as_str());
     }
-    dev.ask(&format!("pod drain {two} --wait"))
-        .failed(5, &["held (test)", "unhold cart"]);
-    dev.ask("target unhold cart").well();
+    // Also while nothing is evened out.
     let drained = dev.json(&format!("pod drain {two} --wait --reason update"));
     assert_eq!(
         (&drained["slices_left"], &drained["sessions"]),

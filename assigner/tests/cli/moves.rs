@@ -130,6 +130,8 @@ async fn a_drain_that_does_not_end_names_what_is_slow() {
     let guard = first.guard_slice_key(key).unwrap();
     let (_second, two) = pod(&dev).await;
     until("the other slice has gone", || owned(&dev, &two).len() == 1);
+    dev.ask("slice merge cart 0")
+        .failed(5, &["only slices of one owner", "move one first"]);
     let handoffs = dev.json("handoff list cart");
     let open = handoffs["handoffs"][0]["handoff"].as_str().unwrap();
     let handoff = dev.json(&format!("handoff get cart {open}"));

@@ -29,7 +29,7 @@ const KEYS: u64 = 16;
 const BALLAST: u64 = 4_000;
 const BALLAST_BYTES: usize = 1_000;
 /// How much has arrived when something happens.
-const SOME_BYTES: u64 = 256 << 10;
+const SOME_BYTES: u64 = 64 << 10;
 /// A transfer of everything takes seconds: something can happen meanwhile.
 const SLOW: u64 = 1 << 20;
 /// A transfer of everything takes longer than any test: what happens meanwhile ends it.
