@@ -15,7 +15,7 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-pub(crate) use lag::Lag;
+pub(crate) use lag::{LAG_EVERY, Lag};
 pub use latency::{LatencyWindow, UserLatency};
 
 /// How fast state may move in and out of a pod.
@@ -59,12 +59,12 @@ const FALL: (f64, f64) = (0.5, 0.9);
 /// The target, as a multiple of the p99 before.
 const SLOWER: f64 = 1.3;
 /// Or this much above it, if that is more: less is within what timers and wake-ups differ by.
-const SLACK: Duration = Duration::from_micros(200);
+const SLACK: Duration = Duration::from_micros(100);
 /// What may go at once after a pause.
-const BURST: Duration = Duration::from_millis(4);
+const BURST: Duration = Duration::from_millis(2);
 /// A frame is no longer than what goes in this time: a thread that prepares a large one is one that
 /// serves no requests meanwhile.
-const FRAME: Duration = Duration::from_millis(1);
+const FRAME: Duration = Duration::from_micros(500);
 /// But as long as this.
 const LEAST_FRAME: usize = 16 << 10;
 /// When nothing was sent for so long there may be requests where there were none.
@@ -74,7 +74,7 @@ const REST: Duration = Duration::from_secs(10);
 
 /// Says when bytes of transfers may go. One for all transfers of a pod.
 ///
-/// In any span of time it lets no more pass than the speed times (the span and 4 ms), and one send
+/// In any span of time it lets no more pass than the speed times (the span and 2 ms), and one send
 /// more; what [went without asking](Pacer::sent) is made up for afterwards.
 #[derive(Debug)]
 pub struct Pacer {
@@ -98,8 +98,8 @@ pub struct Pacer {
     held_up: bool,
     /// The p99 that was observed before the transfers.
     observed_before: Option<Duration>,
-    /// What the p99 is compared with.
-    before: Option<Duration>,
+    /// What the p99 and the lag are compared with.
+    before: Option<(Duration, Duration)>,
 }
 
 impl Pacer {
@@ -222,14 +222,15 @@ impl Pacer {
             self.set(self.bytes_per_s.min(START));
             return !fresh;
         };
-        let before = match self.before {
+        let (seen_before, lag_before) = match self.before {
             Some(before) => before,
             None if now.saturating_duration_since(since) < LEARN => return false,
-            None => *self
-                .before
-                .insert(self.observed_before.unwrap_or(observed) + lag),
+            None => (self.observed_before.unwrap_or(observed), lag),
         };
-        self.compare(observed + lag, before, held_up, passed)
+        // Beside a transfer the runtime is no earlier than without: more than this was chance.
+        let lag_before = lag_before.min((lag_before + lag) / 2);
+        self.before = Some((seen_before, lag_before));
+        self.compare(observed + lag, seen_before + lag_before, held_up, passed)
     }
 
     /// Adjusts the speed by how slow requests are. Whether it fell.

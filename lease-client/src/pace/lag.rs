@@ -2,8 +2,8 @@
 //! look at a clock, and a transfer that computes is what it waits for: of that the application's own
 //! figures show nothing.
 //!
-//! Something is due every millisecond. A timer adds up to a millisecond of its own, always the
-//! same: the least delay ever seen is left out. What was due while the runtime was busy counts each
+//! Something is due every millisecond. What a timer is late by itself, always the same, is left
+//! out: it is the least delay ever seen. What was due while the runtime was busy counts each
 //! by itself, as requests that came meanwhile would.
 //!
 //! No clock and no timer: time is an argument.
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use super::latency::{BUCKETS, Recent, bucket_of};
 
-const EVERY: Duration = Duration::from_millis(1);
+/// How often something is due.
+pub(crate) const LAG_EVERY: Duration = Duration::from_millis(1);
 /// Of a longer standstill only this much counts one by one.
 const LONGEST: Duration = Duration::from_secs(1);
 
@@ -28,7 +29,7 @@ impl Lag {
     /// Nothing was late yet.
     pub(crate) fn new(now: Instant) -> Self {
         Self {
-            due: now + EVERY,
+            due: now + LAG_EVERY,
             least: Duration::MAX,
             counts: vec![0; BUCKETS].into(),
             recent: Recent::new(now),
@@ -49,7 +50,7 @@ impl Lag {
             let late = now - self.due;
             self.least = self.least.min(late);
             self.counts[bucket_of(late - self.least)] += 1;
-            self.due += EVERY;
+            self.due += LAG_EVERY;
         }
     }
 

@@ -184,7 +184,7 @@ fn what_was_learned_is_kept_for_the_next_transfer_and_forgotten_after_a_rest() {
     let slow = Some(Duration::from_secs(1));
     pod.pacer.begin(pod.now + REST / 2, slow);
     let known = (pod.pacer.bytes_per_s(), pod.pacer.before);
-    assert_eq!(known, (learned, Some(pod.before)));
+    assert_eq!(known, (learned, Some((pod.before, Duration::ZERO))));
     pod.pacer.begin(pod.now + REST * 3, slow);
     let known = (pod.pacer.bytes_per_s(), pod.pacer.before);
     assert_eq!(known, (START as u64, None));
@@ -238,9 +238,24 @@ fn requests_are_compared_with_what_they_took_before_and_how_late_they_were_at_fi
     // Up to 1.3 times three milliseconds.
     let (faster, restart) = adjust(&mut pacer, Some(2), ms(1));
     assert!(faster > 32 && !restart);
-    assert_eq!(pacer.before, Some(ms(3)));
+    assert_eq!(pacer.before, Some((ms(2), ms(1))));
     let (slower, restart) = adjust(&mut pacer, Some(2), ms(2));
     assert!(slower < faster && restart, "{slower}");
+}
+
+#[test]
+fn lag_that_was_chance_while_it_learned_is_forgotten() {
+    let (mut pacer, _) = begun(Some(1));
+    let ms = Duration::from_millis;
+    for _ in 0..5 {
+        adjust(&mut pacer, Some(1), ms(64));
+    }
+    assert_eq!(pacer.before, Some((ms(1), ms(64))));
+    for _ in 0..20 {
+        adjust(&mut pacer, Some(1), ms(1));
+    }
+    let (learned, _) = adjust(&mut pacer, Some(1), ms(1));
+    assert!(adjust(&mut pacer, Some(1), ms(2)).0 < learned);
 }
 
 #[test]
@@ -251,7 +266,7 @@ fn requests_that_hardly_take_time_may_take_a_little_more() {
         adjust(&mut pacer, Some(0), us(50));
     }
     let learned = pacer.bytes_per_s() >> 20;
-    assert!(adjust(&mut pacer, Some(0), us(200)).0 > learned);
+    assert!(adjust(&mut pacer, Some(0), us(120)).0 > learned);
     assert!(adjust(&mut pacer, Some(0), us(300)).1);
 }
 
@@ -275,9 +290,9 @@ fn what_the_application_does_not_see_slows_transfers_too() {
 }
 
 #[test]
-fn a_frame_is_what_goes_in_a_millisecond() {
+fn a_frame_is_what_goes_in_half_a_millisecond() {
     let (mut pacer, _) = begun(None);
-    assert_eq!(pacer.frame_bytes(1 << 20), 33_554);
+    assert_eq!(pacer.frame_bytes(1 << 20), 16_777);
     pacer.speed.most_bytes_per_s = Some(1);
     pacer.set(START);
     assert_eq!(pacer.frame_bytes(1 << 20), LEAST_FRAME);

@@ -13,6 +13,7 @@ mod provide;
 mod refusal;
 mod source;
 mod speed;
+mod tick;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

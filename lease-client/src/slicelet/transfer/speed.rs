@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::super::Shared;
-use crate::pace::{Lag, Pacer, Speed, UserLatency};
+use super::tick::Tick;
+use crate::pace::{LAG_EVERY, Lag, Pacer, Speed, UserLatency};
 
 /// See the module's description.
 pub(super) struct Throttle(Mutex<Pacer>);
@@ -52,8 +53,14 @@ impl Throttle {
 /// Adjusts the speed for as long as it is polled.
 pub(super) async fn adjust(throttle: Arc<Throttle>, shared: Arc<Shared>) {
     let mut lag = Lag::new(Instant::now());
+    let mut exact = Tick::every(LAG_EVERY).ok();
     loop {
-        tokio::time::sleep_until(lag.due().into()).await;
+        match &exact {
+            Some(tick) if tick.next().await.is_err() => exact = None,
+            Some(_) => {}
+            // Coarser, but it does.
+            None => tokio::time::sleep_until(lag.due().into()).await,
+        }
         let now = Instant::now();
         lag.came(now);
         let mut pacer = throttle.pacer();
