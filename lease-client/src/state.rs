@@ -94,9 +94,9 @@ pub enum Exported {
     CaughtUp,
 }
 
-/// An export of one slice under way. Memory that it keeps must be bounded by the number of keys
-/// that have changed since they were written, not by the size of the state: keep which keys
-/// changed, and read their value when it is their turn.
+/// An export of one slice under way. Memory that it keeps must not grow with the size of the state:
+/// keep which keys changed since they were written, not their values, which are read when it is
+/// their turn; and of very many something coarser, as ranges, which are then read again.
 pub trait StateExport: Send + 'static {
     /// Appends whole records to `out`, about `most_bytes` of them; one record that is larger goes
     /// alone. Each time as they are now. No record may be longer than

@@ -26,7 +26,8 @@ use super::{BadRecords, Import, SliceState};
 use crate::error::{Lost, WriteError};
 use crate::slicelet::Guard;
 use export::Follower;
-use tree::{Entry, Held, Position, Slot, Tree};
+use record::Record;
+use tree::{Entry, Held, Position, Slot, Tree, is_before};
 
 /// More than this is freed beside the runtime, which would stall meanwhile.
 const FREED_AT_ONCE_BYTES: u64 = 1 << 20;
@@ -211,11 +212,34 @@ impl<V: StateValue> Inner<V> {
     ) -> R {
         let (result, changed) = leaf.write(position, write);
         if let Some(bytes) = changed {
-            for follower in self.followers.load().iter() {
-                follower.changed(position, bytes);
-            }
+            self.tell(leaf, position, bytes);
         }
         result
+    }
+
+    fn tell(&self, leaf: &Held<'_, V>, position: &Position<'_>, bytes: u64) {
+        for follower in self.followers.load().iter() {
+            follower.changed(leaf, position, bytes);
+        }
+    }
+
+    /// Forgets a part of the slice: the other end has none of its keys.
+    fn clear(&self, slice: Slice, first: Position<'_>, end: Option<&Position<'_>>, how: Import) {
+        let mut next = Some(first.to_owned());
+        while let Some(position) = next {
+            next = self.tree.at(&position, |leaf| {
+                for entry in leaf.clear(slice, &position, end, how == Import::Merge) {
+                    let position = entry.position();
+                    self.tell(
+                        leaf,
+                        &position,
+                        record::size_bytes::<V>(&position.key, None),
+                    );
+                }
+                let behind = leaf.end().filter(|behind| behind.at <= slice.last());
+                behind.filter(|behind| is_before(behind, end)).cloned()
+            });
+        }
     }
 
     fn take_in(&self, position: &Position<'_>, theirs: Option<V>, how: Import) {
@@ -267,8 +291,12 @@ impl<V: StateValue> SliceState for StateMap<V> {
     fn import(&self, slice: Slice, records: &[u8], how: Import) -> Result<(), BadRecords> {
         let mut records = records;
         while !records.is_empty() {
-            let record = record::read(slice, &mut records)?;
-            self.inner.take_in(&record.position, record.value, how);
+            match record::read(slice, &mut records)? {
+                Record::Key { position, value } => self.inner.take_in(&position, value, how),
+                Record::Cleared { first, end } => {
+                    self.inner.clear(slice, first, end.as_ref(), how);
+                }
+            }
         }
         Ok(())
     }
@@ -325,16 +353,16 @@ impl<V: StateValue> SliceState for StateMap<V> {
     /// writes in another way, or in addition, makes no difference.
     fn agrees(&self, slice: Slice, sample: &[u8]) -> bool {
         let mut rest = sample;
-        let Ok(theirs) = record::read::<V>(slice, &mut rest) else {
+        let Ok(Record::Key { position, value }) = record::read::<V>(slice, &mut rest) else {
             return false;
         };
-        let same = |mine: Option<&V>| mine.map(encoded) == theirs.value.as_ref().map(encoded);
-        let position = &theirs.position;
-        rest.is_empty()
-            && self
-                .inner
+        let same = |mine: Option<&V>| mine.map(encoded) == value.as_ref().map(encoded);
+        let here = || {
+            self.inner
                 .tree
-                .at(position, |leaf| same(leaf.get(position)))
+                .at(&position, |leaf| same(leaf.get(&position)))
+        };
+        rest.is_empty() && here()
     }
 }
 

@@ -1,10 +1,17 @@
-//! Exports of a [`StateMap`](super::StateMap): a cursor through the slice, and what changed behind
-//! it.
+//! Exports of a [`StateMap`](super::StateMap): a walk through the slice, and what changed behind it.
 //!
-//! The cursor passes a key under the lock of the key's leaf, and a write asks, under the same lock,
-//! whether the cursor has passed: what it has not is written down when it comes there; what it has
-//! is remembered, by key. A key that is remembered is forgotten before its value is read, so that a
-//! write in between is remembered again.
+//! The walk passes a key under the lock of the key's leaf, and a write asks, under the same lock,
+//! whether the walk is still to come there: what is ahead of it is written down when it comes; what
+//! is behind it is remembered, to be read again. What is remembered is forgotten before it is read,
+//! so that a write in between is remembered again.
+//!
+//! # Memory
+//! Changed keys are remembered one by one, so that little is sent again of a slice that is written
+//! little. Beyond [`MOST_BYTES`] the whole range of a further key's leaf is remembered, some 200
+//! keys or a megabyte, and ranges that touch become one; beyond twice that everything is forgotten,
+//! and the whole slice comes once more. An export thus remembers 8 MiB at most, however much is
+//! written while it is throttled. A range begins with a record by which it is forgotten at the other
+//! end, where keys may be that are gone.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -12,39 +19,204 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use leasehold_proto::Slice;
 
-use super::tree::Position;
+use super::tree::{Held, Position, is_before, not_behind};
 use super::value::StateValue;
 use super::{Inner, record};
 use crate::state::{Exported, StateExport};
 
 /// Written under one leaf's lock before it is given back, unless one record is longer.
 const PIECE_BYTES: usize = 64 << 10;
+/// Of what is remembered key by key; all that is remembered is at most twice as much.
+const MOST_BYTES: usize = 4 << 20;
+/// About what something that is remembered takes up beside the bytes of its keys.
+pub(super) const ENTRY_BYTES: usize = 128;
 
 /// What a write tells an export.
 pub(super) struct Follower {
     pub(super) slice: Slice,
+    most_bytes: usize,
     state: Mutex<Followed>,
 }
 
 struct Followed {
-    /// Where the walk through the slice goes on; `None` when it is through.
-    cursor: Option<Position<'static>>,
-    /// Keys that changed behind the cursor, each with about how long its record is.
-    changed: BTreeMap<Position<'static>, u64>,
+    /// What is still to be walked through.
+    walk: Option<Walk>,
+    /// The whole slice comes once more behind the walk. Until then nothing needs to be remembered.
+    again: bool,
+    /// What changed behind the walk, by its first position. No two of them overlap.
+    changed: BTreeMap<Position<'static>, Changed>,
+    /// About how long the records of what changed are.
     changed_bytes: u64,
-    /// The changed key that was read last. The next one behind it comes first, so that no key waits
-    /// for others that change more often.
+    /// About what remembering it takes up.
+    memory_bytes: usize,
+    /// What was taken last of what had changed. The next behind it comes first, so that nothing
+    /// waits for what changes more often.
     swept: Option<Position<'static>>,
 }
 
+#[derive(Clone)]
+struct Walk {
+    /// The other end must forget the range first.
+    clear: bool,
+    first: Position<'static>,
+    /// First position behind the range, `None` behind the slice.
+    end: Option<Position<'static>>,
+}
+
+struct Changed {
+    what: What,
+    /// About how long its records are.
+    bytes: u64,
+}
+
+enum What {
+    Key,
+    /// A range up to the first position behind it, `None` behind the slice.
+    UpTo(Option<Position<'static>>),
+}
+
+impl Walk {
+    fn through(slice: Slice, clear: bool) -> Self {
+        Self {
+            clear,
+            first: Position::before(slice.first()),
+            end: None,
+        }
+    }
+}
+
+impl Changed {
+    fn covers(&self, first: &Position<'_>, position: &Position<'_>) -> bool {
+        match &self.what {
+            What::Key => position == first,
+            What::UpTo(end) => position >= first && is_before(position, end.as_ref()),
+        }
+    }
+
+    fn memory_bytes(&self, first: &Position<'_>) -> usize {
+        let end = match &self.what {
+            What::UpTo(Some(end)) => end.key.len(),
+            What::UpTo(None) | What::Key => 0,
+        };
+        ENTRY_BYTES + first.key.len() + end
+    }
+}
+
+impl Followed {
+    fn add(&mut self, first: Position<'static>, changed: Changed) {
+        self.changed_bytes += changed.bytes;
+        self.memory_bytes += changed.memory_bytes(&first);
+        self.changed.insert(first, changed);
+    }
+
+    fn remove(&mut self, first: &Position<'static>) -> Option<Changed> {
+        let changed = self.changed.remove(first)?;
+        self.changed_bytes -= changed.bytes;
+        self.memory_bytes -= changed.memory_bytes(first);
+        Some(changed)
+    }
+
+    /// Remembers a range instead of all that was remembered of it. Ranges that it meets become a
+    /// part of it: leaves are cut and join, so that they may overlap what was remembered before.
+    fn add_range(
+        &mut self,
+        mut first: Position<'static>,
+        end: Option<Position<'static>>,
+        bytes: u64,
+    ) {
+        if let Some((
+            before,
+            Changed {
+                what: What::UpTo(its),
+                ..
+            },
+        )) = not_behind(&self.changed, &first)
+            && its.as_ref().is_none_or(|its| *its >= first)
+        {
+            first = before.clone();
+        }
+        let meets = |(at, changed): &(&Position<'_>, &Changed)| match &changed.what {
+            What::Key => is_before(at, end.as_ref()),
+            What::UpTo(_) => end.as_ref().is_none_or(|end| *at <= end),
+        };
+        let from = self
+            .changed
+            .range((Bound::Included(&first), Bound::Unbounded));
+        let up_to_end = from.take_while(|(at, _)| end.as_ref().is_none_or(|end| *at <= end));
+        let met: Vec<_> = up_to_end.filter(meets).map(|(at, _)| at.clone()).collect();
+        let mut range = Changed {
+            what: What::UpTo(end),
+            bytes,
+        };
+        for met in met.iter().filter_map(|at| self.remove(at)) {
+            let (What::UpTo(end), What::UpTo(its)) = (&mut range.what, met.what) else {
+                continue;
+            };
+            range.bytes += met.bytes;
+            if end.as_ref().is_some_and(|end| is_before(end, its.as_ref())) {
+                *end = its;
+            }
+        }
+        self.add(first, range);
+    }
+
+    fn forget_all(&mut self) {
+        self.changed = BTreeMap::new();
+        (self.changed_bytes, self.memory_bytes) = (0, 0);
+        self.again = true;
+    }
+
+    /// The next thing to do: `None` when all was read; without a position, go on with the walk.
+    fn next(&mut self, slice: Slice) -> Option<Next> {
+        if let Some(walk) = &self.walk {
+            return Some(Next::Walk(walk.clone()));
+        }
+        if std::mem::take(&mut self.again) {
+            let walk = Walk::through(slice, true);
+            self.walk = Some(walk.clone());
+            return Some(Next::Walk(walk));
+        }
+        let behind = self
+            .swept
+            .as_ref()
+            .map_or(Bound::Unbounded, Bound::Excluded);
+        let mut round = self.changed.range((behind, Bound::Unbounded));
+        let next = round.next().or_else(|| self.changed.first_key_value());
+        let first = next.map(|(first, _)| first.clone())?;
+        let changed = self.remove(&first)?;
+        self.swept = Some(first.clone());
+        Some(match changed.what {
+            What::Key => Next::Key(first),
+            What::UpTo(end) => {
+                let walk = Walk {
+                    clear: true,
+                    first,
+                    end,
+                };
+                self.walk = Some(walk.clone());
+                Next::Walk(walk)
+            }
+        })
+    }
+}
+
+/// What an export does next.
+enum Next {
+    Walk(Walk),
+    Key(Position<'static>),
+}
+
 impl Follower {
-    pub(super) fn new(slice: Slice) -> Arc<Self> {
+    fn new(slice: Slice, most_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
             slice,
+            most_bytes,
             state: Mutex::new(Followed {
-                cursor: Some(Position::before(slice.first())),
+                walk: Some(Walk::through(slice, false)),
+                again: false,
                 changed: BTreeMap::new(),
                 changed_bytes: 0,
+                memory_bytes: 0,
                 swept: None,
             }),
         })
@@ -54,41 +226,58 @@ impl Follower {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A key changed; its record is about so long now. Requires the lock of its leaf.
-    pub(super) fn changed(&self, position: &Position<'_>, bytes: u64) {
+    /// A key of the leaf changed; its record is about so long now.
+    pub(super) fn changed<V: StateValue>(
+        &self,
+        leaf: &Held<'_, V>,
+        position: &Position<'_>,
+        bytes: u64,
+    ) {
         if !self.slice.contains(position.at) {
             return;
         }
         let mut state = self.lock();
-        if state.cursor.as_ref().is_none_or(|cursor| position < cursor) {
-            let known = state.changed.insert(position.to_owned(), bytes);
-            state.changed_bytes = state.changed_bytes + bytes - known.unwrap_or(0);
+        let ahead = |walk: &Walk| *position >= walk.first && is_before(position, walk.end.as_ref());
+        if state.again || state.walk.as_ref().is_some_and(ahead) {
+            return;
+        }
+        let known = not_behind(&state.changed, position);
+        let known = known.filter(|(first, known)| known.covers(first, position));
+        if let Some((_, known)) = known {
+            if matches!(known.what, What::Key) && known.bytes != bytes {
+                let position = position.to_owned();
+                state.remove(&position);
+                state.add(
+                    position,
+                    Changed {
+                        what: What::Key,
+                        bytes,
+                    },
+                );
+            }
+            return;
+        }
+        let key = Changed {
+            what: What::Key,
+            bytes,
+        };
+        if state.memory_bytes + key.memory_bytes(position) <= self.most_bytes {
+            return state.add(position.to_owned(), key);
+        }
+        let (first, end) = leaf.range_in(self.slice);
+        state.add_range(first, end, leaf.bytes());
+        if state.memory_bytes > 2 * self.most_bytes {
+            state.forget_all();
         }
     }
 
-    fn next_changed(&self) -> Option<Position<'static>> {
-        let mut state = self.lock();
-        let behind = state
-            .swept
-            .clone()
-            .map_or(Bound::Unbounded, Bound::Excluded);
-        let mut round = state.changed.range((behind, Bound::Unbounded));
-        let next = round.next().or_else(|| state.changed.first_key_value());
-        let next = next.map(|(position, _)| position.clone())?;
-        let bytes = state.changed.remove(&next).unwrap_or(0);
-        state.changed_bytes -= bytes;
-        state.swept = Some(next.clone());
-        Some(next)
-    }
-
-    #[cfg(test)]
-    pub(super) fn remembered(&self) -> usize {
-        self.lock().changed.len()
+    fn next(&self) -> Option<Next> {
+        self.lock().next(self.slice)
     }
 }
 
-/// An export of one slice of a [`StateMap`](super::StateMap). Remembers the keys that change behind
-/// what it has read, each once, until it is dropped.
+/// An export of one slice of a [`StateMap`](super::StateMap). Remembers what changes behind what it
+/// has read, until it is dropped: 8 MiB at most.
 pub struct MapExport<V: StateValue> {
     map: Arc<Inner<V>>,
     pub(super) follower: Arc<Follower>,
@@ -101,8 +290,6 @@ enum Piece {
     Written,
     /// The next record does not fit.
     Full,
-    /// There is nothing more now.
-    Nothing,
 }
 
 /// Where records are written to, and how much room there is.
@@ -115,14 +302,19 @@ struct Page<'a> {
 impl Page<'_> {
     /// Whether there was room for the record: always for the first one.
     fn write<V: StateValue>(&mut self, position: &Position<'_>, value: Option<&V>) -> bool {
-        let (before, key) = (self.out.len(), &position.key);
+        let key = &position.key;
+        let about = usize::try_from(record::size_bytes(key, value)).unwrap_or(usize::MAX);
+        self.try_out(about, |out| record::write(position.at, key, value, out))
+    }
+
+    fn try_out(&mut self, about: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let before = self.out.len();
         let written = before - self.start;
         let fits = |bytes: usize| written == 0 || bytes <= self.most_bytes;
-        let about = usize::try_from(record::size_bytes(key, value)).unwrap_or(usize::MAX);
         if !fits(written.saturating_add(about)) {
             return false;
         }
-        record::write(position.at, key, value, self.out);
+        write(self.out);
         let fitted = fits(self.out.len() - self.start);
         if !fitted {
             self.out.truncate(before);
@@ -133,7 +325,12 @@ impl Page<'_> {
 
 impl<V: StateValue> MapExport<V> {
     pub(super) fn new(map: &Arc<Inner<V>>, slice: Slice) -> Self {
-        let follower = Follower::new(slice);
+        Self::remembering(map, slice, MOST_BYTES)
+    }
+
+    /// One that remembers so much key by key.
+    pub(super) fn remembering(map: &Arc<Inner<V>>, slice: Slice, most_bytes: usize) -> Self {
+        let follower = Follower::new(slice, most_bytes);
         map.followers.rcu(|followers| {
             let mut followers = Vec::clone(followers);
             followers.push(Arc::clone(&follower));
@@ -145,44 +342,56 @@ impl<V: StateValue> MapExport<V> {
         }
     }
 
-    /// Goes through the leaf at the cursor, or a piece of it.
-    fn walk(&self, cursor: &Position<'_>, page: &mut Page<'_>) -> Piece {
+    /// Goes through the first leaf of the walk, or a piece of it.
+    fn walk(&self, walk: &Walk, page: &mut Page<'_>) -> Piece {
+        let (first, end) = (&walk.first, walk.end.as_ref());
+        if walk.clear {
+            if !page.try_out(0, |out| record::write_cleared(first, end, out)) {
+                return Piece::Full;
+            }
+            if let Some(walk) = &mut self.follower.lock().walk {
+                walk.clear = false;
+            }
+        }
         let last = self.follower.slice.last();
+        let inside = |position: &Position<'_>| position.at <= last && is_before(position, end);
         let before = page.out.len();
-        self.map.tree.at(cursor, |leaf| {
+        self.map.tree.at(first, |leaf| {
             let mut piece = Piece::Written;
-            let mut next = leaf.end();
-            let stopped;
-            for entry in leaf.from(cursor) {
-                let past = entry.at > last;
+            let mut next = leaf.end().cloned();
+            for entry in leaf.from(first) {
+                let position = entry.position();
+                let past = !inside(&position);
                 let paused = page.out.len() - before >= PIECE_BYTES;
-                if past || paused || !page.write(&entry.position(), entry.value.as_ref()) {
+                if past || paused || !page.write(&position, entry.value.as_ref()) {
                     if !past && !paused {
                         piece = Piece::Full;
                     }
-                    stopped = entry.position().to_owned();
-                    next = Some(&stopped);
+                    next = Some(position.to_owned());
                     break;
                 }
             }
+            let end = walk.end.clone();
+            let left = next.filter(inside).map(|first| Walk {
+                clear: false,
+                first,
+                end,
+            });
             // Under the leaf's lock: see the module's description.
-            self.follower.lock().cursor = next.filter(|next| next.at <= last).cloned();
+            self.follower.lock().walk = left;
             piece
         })
     }
 
-    /// Reads one key that changed behind the cursor.
-    fn reread(&self, page: &mut Page<'_>) -> Piece {
-        let Some(position) = self.follower.next_changed() else {
-            return Piece::Nothing;
-        };
-        self.map.tree.at(&position, |leaf| {
-            let value = leaf.get(&position);
-            if page.write(&position, value) {
+    /// Reads one key that changed behind the walk.
+    fn reread(&self, position: &Position<'_>, page: &mut Page<'_>) -> Piece {
+        self.map.tree.at(position, |leaf| {
+            let value = leaf.get(position);
+            if page.write(position, value) {
                 return Piece::Written;
             }
             let bytes = record::size_bytes(&position.key, value);
-            self.follower.changed(&position, bytes);
+            self.follower.changed(leaf, position, bytes);
             Piece::Full
         })
     }
@@ -197,30 +406,54 @@ impl<V: StateValue> StateExport for MapExport<V> {
             most_bytes,
         };
         loop {
-            let cursor = self.follower.lock().cursor.clone();
-            let piece = match &cursor {
-                Some(cursor) => self.walk(cursor, &mut page),
-                None => self.reread(&mut page),
+            let piece = match self.follower.next() {
+                Some(Next::Walk(walk)) => self.walk(&walk, &mut page),
+                Some(Next::Key(position)) => self.reread(&position, &mut page),
+                None => return Exported::CaughtUp,
             };
-            match piece {
-                Piece::Written => {}
-                Piece::Full => return Exported::More,
-                Piece::Nothing => return Exported::CaughtUp,
+            if piece == Piece::Full {
+                return Exported::More;
             }
         }
     }
 
-    /// Of the slice from the cursor on, and of what has changed behind it.
+    /// Of what is to be walked through, and of what has changed behind it.
     fn left_bytes(&self) -> Option<u64> {
-        let (cursor, changed) = {
+        let slice = self.follower.slice;
+        let (ahead, changed) = {
             let state = self.follower.lock();
-            (
-                state.cursor.as_ref().map(|cursor| cursor.at),
-                state.changed_bytes,
-            )
+            let end = |walk: &Walk| walk.end.as_ref().map_or(slice.last(), |end| end.at);
+            let ahead = state.walk.as_ref();
+            let ahead = ahead.and_then(|walk| Slice::new(walk.first.at, end(walk)));
+            let again = state.again.then_some(slice);
+            (ahead.into_iter().chain(again), state.changed_bytes)
         };
-        let ahead = cursor.and_then(|at| Slice::new(at, self.follower.slice.last()));
-        Some(changed + ahead.map_or(0, |ahead| self.map.bytes(ahead)))
+        Some(changed + ahead.map(|ahead| self.map.bytes(ahead)).sum::<u64>())
+    }
+}
+
+#[cfg(test)]
+impl Follower {
+    pub(super) fn remembered(&self) -> usize {
+        self.lock().changed.len()
+    }
+
+    /// What is remembered is counted right, within its bound, and overlaps nowhere.
+    pub(super) fn check(&self) {
+        let state = self.lock();
+        let bytes = state.changed.values().map(|changed| changed.bytes);
+        assert_eq!(state.changed_bytes, bytes.sum());
+        let memory = state
+            .changed
+            .iter()
+            .map(|(first, changed)| changed.memory_bytes(first));
+        assert_eq!(state.memory_bytes, memory.sum());
+        assert!(state.memory_bytes <= 2 * self.most_bytes);
+        for ((_, one), (next, _)) in state.changed.iter().zip(state.changed.iter().skip(1)) {
+            if let What::UpTo(end) = &one.what {
+                assert!(end.as_ref().is_some_and(|end| end <= next));
+            }
+        }
     }
 }
 
@@ -238,5 +471,48 @@ impl<V: StateValue> Drop for MapExport<V> {
 impl<V: StateValue> std::fmt::Debug for MapExport<V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "MapExport({})", self.follower.slice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use leasehold_proto::SliceKey;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const POSITIONS: u64 = 32;
+
+    fn at(n: u64) -> Position<'static> {
+        Position::before(SliceKey::from_u64(n))
+    }
+
+    proptest! {
+        /// Leaves are cut and join, so that any range may follow any other.
+        #[test]
+        fn ranges_and_keys_together_are_all_that_changed(added in proptest::collection::vec((0..POSITIONS, 0..=POSITIONS), 0..40)) {
+            let follower = Follower::new(Slice::ALL, MOST_BYTES);
+            let mut model = vec![false; POSITIONS as usize];
+            for (from, to) in added {
+                let mut state = follower.lock();
+                let bytes = 1;
+                if from < to {
+                    // Up to the end of the slice now and then.
+                    let end = (to < POSITIONS).then(|| at(to));
+                    state.add_range(at(from), end, bytes);
+                    model[from as usize..to as usize].fill(true);
+                } else if !std::mem::replace(&mut model[from as usize], true) {
+                    state.add(at(from), Changed { what: What::Key, bytes });
+                }
+                drop(state);
+                follower.check();
+                let state = follower.lock();
+                for n in 0..POSITIONS {
+                    let known = not_behind(&state.changed, &at(n));
+                    let known = known.is_some_and(|(first, known)| known.covers(first, &at(n)));
+                    prop_assert_eq!(known, model[n as usize]);
+                }
+            }
+        }
     }
 }

@@ -15,6 +15,11 @@ use crate::error::ErrorKind;
 use crate::slicelet::offline::Offline;
 use crate::state::{Exported, StateExport};
 
+/// How much is remembered key by key: all that a test writes, some keys, or none.
+const MUCH: usize = 1 << 20;
+const LITTLE: usize = 8 * export::ENTRY_BYTES + 8 * 2;
+const NOTHING: usize = 0;
+
 type Content = BTreeMap<(u64, Vec<u8>), Vec<u8>>;
 
 /// A Slicelet that owns everything.
@@ -39,6 +44,10 @@ fn layout() -> impl Strategy<Value = Layout> {
         Just(Layout::Shared),
         Just(Layout::Crowded)
     ]
+}
+
+fn most_bytes() -> impl Strategy<Value = usize> {
+    prop_oneof![Just(MUCH), Just(LITTLE), Just(NOTHING)]
 }
 
 impl Layout {
@@ -88,6 +97,8 @@ fn of(model: &Content, slice: Slice) -> Content {
 struct World {
     offline: Offline,
     layout: Layout,
+    /// What exports remember key by key.
+    most_bytes: usize,
     map: StateMap<Vec<u8>>,
     model: Content,
     exports: [Option<Moving>; 2],
@@ -149,6 +160,7 @@ impl World {
         let mut world = Self {
             offline: owner(),
             layout,
+            most_bytes: MUCH,
             map: StateMap::new(),
             model: Content::new(),
             exports: [None, None],
@@ -165,7 +177,7 @@ impl World {
                 let slice = half.map_or(Slice::ALL, |upper| self.layout.half(upper));
                 let moving = Moving {
                     slice,
-                    export: self.map.export(slice),
+                    export: MapExport::remembering(&self.map.inner, slice, self.most_bytes),
                     arrived: StateMap::new(),
                     changed: BTreeSet::new(),
                 };
@@ -212,6 +224,7 @@ impl World {
         for moving in self.exports.iter_mut().flatten() {
             moving.changed.insert(n);
             assert!(moving.export.follower.remembered() <= moving.changed.len());
+            moving.export.follower.check();
         }
     }
 }
@@ -220,8 +233,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn what_arrives_is_what_there_was(layout in layout(), filled in 0u16..1_400, ops in proptest::collection::vec(op(), 0..400)) {
+    fn what_arrives_is_what_there_was(layout in layout(), most_bytes in most_bytes(), filled in 0u16..1_400, ops in proptest::collection::vec(op(), 0..400)) {
         let mut world = World::new(layout, filled);
+        world.most_bytes = most_bytes;
         for op in ops {
             world.apply(op);
             world.map.inner.tree.check();
@@ -240,6 +254,8 @@ proptest! {
         let mut written = Vec::new();
         for n in 0..5u64 {
             record::write(SliceKey::from_u64(n), b"key", Some(&"value".to_owned()), &mut written);
+            let end = Position::before(SliceKey::from_u64(n + 1));
+            record::write_cleared(&end, (n > 1).then_some(&end), &mut written);
         }
         let at = at.index(written.len());
         written[at] ^= change;
@@ -399,6 +415,72 @@ fn in_a_merge_what_was_written_here_wins_or_is_merged() {
         assert_eq!(take("theirs", Some(1)), Some(1));
         map.update(&guard, b"theirs", |_| ()).unwrap();
         assert_eq!(take("theirs", None), Some(1), "it is ours since");
+    }
+}
+
+#[test]
+fn in_a_merge_what_was_written_here_stays_where_a_range_is_gone() {
+    let offline = owner();
+    let map = StateMap::<u64>::new();
+    let guard = offline.slicelet.guard_slice_key(SliceKey::MIN).unwrap();
+    let mut records = Vec::new();
+    for key in [b"a", b"b", b"c"] {
+        record::write(SliceKey::MIN, key, Some(&1u64), &mut records);
+    }
+    map.import(Slice::ALL, &records, Import::Merge).unwrap();
+    map.insert(&guard, b"b", 2).unwrap();
+    records.clear();
+    let position = |key| position(SliceKey::MIN, key);
+    record::write_cleared(&position(b"a"), Some(&position(b"c")), &mut records);
+    map.import(Slice::ALL, &records, Import::Merge).unwrap();
+    let values = [b"a", b"b", b"c"].map(|key| map.get(&guard, key));
+    assert_eq!(values, [None, Some(2), Some(1)]);
+    map.import(Slice::ALL, &records, Import::Replace).unwrap();
+    assert_eq!(map.get(&guard, b"b"), None);
+    assert_eq!(map.get(&guard, b"c"), Some(1));
+}
+
+#[test]
+fn of_a_slice_that_is_written_little_little_is_sent_again() {
+    for layout in [Layout::Spread, Layout::Shared, Layout::Crowded] {
+        let mut world = World::new(layout, 1_400);
+        world.most_bytes = LITTLE;
+        world.apply(Op::Begin(0, None));
+        let mut moving = world.exports[0].take().unwrap();
+        while moving.read(10_000) == Exported::More {}
+        for n in 0..8 {
+            world.apply(Op::Write(n * 100, 10));
+            world.apply(Op::Write(n * 100, 20));
+        }
+        let left = 8 * (16 + 2 + 20);
+        assert_eq!(moving.export.left_bytes(), Some(left));
+        let mut records = Vec::new();
+        moving.export.read(1 << 20, &mut records);
+        assert_eq!(records.len() as u64, left);
+    }
+}
+
+/// Everything is written anew while nothing is read: what is remembered does not grow with it.
+#[test]
+fn what_an_export_remembers_is_bounded() {
+    for (layout, most_bytes) in [
+        (Layout::Spread, LITTLE),
+        (Layout::Shared, LITTLE),
+        (Layout::Crowded, NOTHING),
+    ] {
+        let mut world = World::new(layout, 1_400);
+        world.most_bytes = most_bytes;
+        world.apply(Op::Begin(0, None));
+        let mut moving = world.exports[0].take().unwrap();
+        while moving.read(10_000) == Exported::More {}
+        world.exports[0] = Some(moving);
+        for n in 0..1_400u16 {
+            world.apply(Op::Write((u32::from(n) * 997 % 1_400) as u16, 7));
+            if n % 3 == 0 {
+                world.apply(Op::Remove(n));
+            }
+        }
+        world.exports[0].take().unwrap().finish(&world.model);
     }
 }
 
@@ -580,7 +662,9 @@ fn a_write_that_meets_the_cursor_arrives() {
             map.insert(&guard, &key, value).unwrap();
         };
         (0..200).for_each(|n| write(n, 0));
-        let (mut export, arrived) = (map.export(Slice::ALL), StateMap::<u64>::new());
+        let most_bytes = [MUCH, LITTLE, NOTHING][round as usize % 3];
+        let mut export = MapExport::remembering(&map.inner, Slice::ALL, most_bytes);
+        let arrived = StateMap::<u64>::new();
         std::thread::scope(|scope| {
             let (map, slicelet) = (&map, &offline.slicelet);
             let writer = scope.spawn(move || {
@@ -600,6 +684,7 @@ fn a_write_that_meets_the_cursor_arrives() {
             }
             let mut records = Vec::new();
             assert_eq!(export.read(1 << 20, &mut records), Exported::CaughtUp);
+            export.follower.check();
             arrived
                 .import(Slice::ALL, &records, Import::Replace)
                 .unwrap();
@@ -643,12 +728,18 @@ fn keys_of_leaves_that_join_are_kept() {
 /// Writers in threads, while one half is exported over and over and the other one discarded.
 #[test]
 fn exports_and_discards_beside_writers_miss_nothing() {
+    for most_bytes in [MUCH, LITTLE, NOTHING] {
+        exports_and_discards_beside_writers(most_bytes);
+    }
+}
+
+fn exports_and_discards_beside_writers(most_bytes: usize) {
     const WRITERS: u16 = 3;
     let offline = owner();
     let map = StateMap::<u64>::new();
     let (kept, moved) = (Layout::Crowded.half(false), Layout::Crowded.half(true));
     let done = AtomicBool::new(false);
-    let mut follower = map.export(kept);
+    let mut follower = MapExport::remembering(&map.inner, kept, most_bytes);
     let arrived = StateMap::<u64>::new();
     let mut follow = |map: &StateMap<u64>| {
         let mut records = Vec::new();

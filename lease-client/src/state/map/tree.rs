@@ -54,6 +54,11 @@ impl Position<'_> {
     }
 }
 
+/// Whether the position is before the end of a range; `None` is behind all that is asked about.
+pub(super) fn is_before(position: &Position<'_>, end: Option<&Position<'_>>) -> bool {
+    end.is_none_or(|end| position < end)
+}
+
 /// One key.
 pub(super) struct Entry<V> {
     pub(super) at: SliceKey,
@@ -156,7 +161,7 @@ impl<V: StateValue> Leaf<V> {
 impl<V: StateValue> Held<'_, V> {
     /// Requires that the position is not before the leaf's first one.
     fn covers(&self, position: &Position<'_>) -> bool {
-        self.inside.end.as_ref().is_none_or(|end| position < end)
+        is_before(position, self.inside.end.as_ref())
     }
 
     /// First position behind the leaf.
@@ -257,6 +262,42 @@ impl<V: StateValue> Held<'_, V> {
         self.leaf.bytes.store(bytes, Ordering::Relaxed);
     }
 
+    /// What the leaf covers of the slice: from a position up to, not including, another one; `None`
+    /// is the end of the slice.
+    pub(super) fn range_in(&self, slice: Slice) -> (Position<'static>, Option<Position<'static>>) {
+        let first = Position::before(slice.first()).max(self.leaf.first.clone());
+        let end = self.end().filter(|end| end.at <= slice.last());
+        (first, end.cloned())
+    }
+
+    /// About how many bytes the leaf is.
+    pub(super) fn bytes(&self) -> u64 {
+        self.leaf.bytes()
+    }
+
+    /// Takes out the entries of the slice from `first` up to, not including, `end`; of a merge only
+    /// those that were not written here since.
+    pub(super) fn clear(
+        &mut self,
+        slice: Slice,
+        first: &Position<'_>,
+        end: Option<&Position<'_>>,
+        merge: bool,
+    ) -> Vec<Entry<V>> {
+        let inside =
+            |position: &Position<'_>| position.at <= slice.last() && is_before(position, end);
+        let entries = &mut self.inside.entries;
+        let from = entries.partition_point(|entry| entry.position() < *first);
+        let to = entries
+            .partition_point(|entry| inside(&entry.position()))
+            .max(from);
+        let cleared = entries.extract_if(from..to, |entry| !merge || entry.merged);
+        let cleared: Vec<_> = cleared.collect();
+        let bytes = cleared.iter().map(Entry::size_bytes).sum();
+        self.count(bytes, 0);
+        cleared
+    }
+
     /// Takes the entries of the slice out, with about how many bytes they are.
     pub(super) fn take(&mut self, slice: Slice) -> (Vec<Entry<V>>, u64) {
         let (from, to) = self.range_of(slice);
@@ -316,7 +357,7 @@ impl<V: StateValue> Tree<V> {
             .directory
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(find_in(&directory, position).unwrap_or(&self.lowest))
+        Arc::clone(not_behind(&directory, position).map_or(&self.lowest, |(_, leaf)| leaf))
     }
 
     /// Calls `f` with the leaf that covers `position`, under its lock.
@@ -453,14 +494,13 @@ impl<V: StateValue> Tree<V> {
     }
 }
 
-/// The positions of the directory live longer than the one that is looked for; for the search both
-/// live as long as the latter.
-fn find_in<'d, 'p, V>(
-    directory: &'d BTreeMap<Position<'p>, Arc<Leaf<V>>>,
+/// What stands last of all that does not stand behind the position. Those of the map may live
+/// longer than the one that is looked for; for the search all live as long as the latter.
+pub(super) fn not_behind<'m, 'p, T>(
+    map: &'m BTreeMap<Position<'p>, T>,
     position: &Position<'p>,
-) -> Option<&'d Arc<Leaf<V>>> {
-    let (_, leaf) = directory.range(..=position).next_back()?;
-    Some(leaf)
+) -> Option<(&'m Position<'p>, &'m T)> {
+    map.range(..=position).next_back()
 }
 
 /// The leaf that covers `from`, and those behind it up to `last`, as far as they have keys. Those
