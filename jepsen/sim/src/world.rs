@@ -211,7 +211,7 @@ impl World {
     /// One event, chosen at random.
     fn event(&mut self) {
         if self.adversity.stateful && self.rng.chance(self.adversity.chance(Fault::Plans)) {
-            self.merge_what_has_come();
+            self.reshape_what_has_come();
         }
         match self.rng.below(100) {
             0..32 => self.deliver_any(),

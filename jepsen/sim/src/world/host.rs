@@ -15,6 +15,7 @@ use super::message::Cut;
 use super::{Clock, Message, Rng, TTL, World};
 use crate::check::Holding;
 use crate::coverage::Seen;
+use crate::options::Fault;
 use crate::planted;
 
 pub struct Host {
@@ -243,7 +244,7 @@ impl World {
             return;
         };
         if host.application.guards(slice) && !planted("guards_outlive_the_surrender") {
-            let patience = self.adversity.chance(crate::options::Fault::Impatience);
+            let patience = self.adversity.chance(Fault::Impatience);
             if !self.benign && !self.rng.chance(patience) {
                 self.coverage.see(Seen::GuardHeldBackSurrender);
                 return self.continue_any(at);
@@ -509,6 +510,13 @@ impl World {
                     {
                         self.coverage.see(Seen::SurrenderRepeated);
                     }
+                    // The destination then learns of the surrender from its view, if at all.
+                    let surrendered = matches!(answer, ReadyAnswer::Surrendered(_));
+                    let lost =
+                        surrendered && !self.benign && self.adversity.chance(Fault::Loss) > 0;
+                    if lost && self.rng.chance(40) {
+                        continue;
+                    }
                     if let Some(host) = self.home.get(&ready.to).copied() {
                         self.send(Message::Answer {
                             from: at,
@@ -518,6 +526,8 @@ impl World {
                     }
                 }
                 Action::Freeze { handoff, slice } => {
+                    let cuts = !self.benign && self.adversity.chance(Fault::Cuts) > 0;
+                    self.hosts[at].cut.to_assigner |= cuts && self.rng.chance(20);
                     self.hosts[at].draining.insert(handoff, slice);
                     if planted("surrender_before_last_change") {
                         self.hosts[at].drained.insert(handoff);

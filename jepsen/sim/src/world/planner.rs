@@ -6,7 +6,7 @@ use leasehold_proto::command::{CloseProof, Command, PlanStep};
 use leasehold_proto::holder::Part;
 use leasehold_proto::table::TargetState;
 use leasehold_proto::target::{Consistency, TargetChange, TargetConfig};
-use leasehold_proto::{Generation, Mode, SessionId, Slice, Squid};
+use leasehold_proto::{Generation, Lease, Mode, SessionId, Slice, Squid};
 
 use super::{KEYS, Message, Rng, TTL, World, key, target};
 use crate::planted;
@@ -33,40 +33,54 @@ impl World {
             .collect()
     }
 
-    /// An operator is quick: a slice is merged with its neighbour before its owner knows that it
-    /// has come.
-    pub(super) fn merge_what_has_come(&mut self) {
+    /// An operator is quick: what has come is cut and joined before its owner knows of it.
+    pub(super) fn reshape_what_has_come(&mut self) {
         let (known, Some(state)) = (self.known(), self.check.state()) else {
             return;
         };
-        let slices: Vec<(Slice, _)> = state.slices().collect();
-        let owner = |at: usize| slices[at].1.owner.map(|owner| owner.session);
-        let fresh = |at: usize| {
-            let first = slices[at].0.first();
-            let taken_in = owner(at).and_then(|owner| known.get(&owner).copied());
-            let serves = self.hosts.iter().any(|host| {
-                let mut parts = host.holder.local().iter();
-                let here = parts.find(|part| part.slice.contains(first));
-                host.holder.session() == owner(at) && here.is_some_and(|p| p.part == Part::Owner)
-            });
-            !state.has_taken_in(first, taken_in) && !serves
+        let hosts = &self.hosts;
+        let serves = |(slice, owner): &(Slice, Lease)| {
+            let holders = hosts.iter().map(|host| &host.holder);
+            let mut mine = holders.filter(|holder| holder.session() == Some(owner.session));
+            let mut parts = mine.next().into_iter().flat_map(|holder| holder.local());
+            parts.any(|part| part.slice.contains(slice.first()) && part.part == Part::Owner)
         };
-        let pair = (1..slices.len())
-            .find(|at| owner(*at) == owner(at - 1) && (fresh(*at) || fresh(at - 1)));
-        let Some((right, owner)) = pair.and_then(|right| Some((right, owner(right)?))) else {
+        let taken_in = |owner: Lease| known.get(&owner.session).copied();
+        let fresh = |at: &&(Slice, Lease)| {
+            let (slice, owner) = **at;
+            !serves(at) && !state.has_taken_in(slice.first(), taken_in(owner))
+        };
+        let closed = state
+            .slices()
+            .filter(|(_, assigned)| assigned.handoff.is_none());
+        let owned: Vec<(Slice, Lease)> = closed
+            .filter_map(|(slice, assigned)| Some((slice, assigned.owner?)))
+            .collect();
+        let cut = |(slice, owner): &(Slice, Lease)| {
+            let mut cuts = (1..KEYS).map(key);
+            let at = cuts.find(|cut| slice.first() < *cut && slice.contains(*cut))?;
+            let (slice, owner) = (*slice, Some(*owner));
+            Some(PlanStep::Split { slice, owner, at })
+        };
+        let joined = |pair: &[(Slice, Lease)]| {
+            let ((left, owner), (right, other)) = (pair[0], pair[1]);
+            let fits = left.touches(right) && owner.session == other.session;
+            (fits && pair.iter().any(|at| fresh(&at))).then_some(PlanStep::Merge {
+                left,
+                right,
+                owner: owner.session,
+                taken_in: taken_in(owner),
+            })
+        };
+        let step = owned.windows(2).find_map(joined);
+        let Some(step) = step.or_else(|| owned.iter().filter(fresh).find_map(cut)) else {
             return;
-        };
-        let merge = PlanStep::Merge {
-            left: slices[right - 1].0,
-            right: slices[right].0,
-            owner,
-            taken_in: known.get(&owner).copied(),
         };
         let config_version = state.config_version();
         self.propose_now(Command::ApplyPlan {
             target: target().clone(),
             config_version,
-            steps: vec![merge],
+            steps: vec![step],
         });
     }
 
@@ -241,6 +255,12 @@ fn random_step(
     let to = *rng.pick(&sessions);
     let Some(owner) = assigned.owner else {
         return Some(PlanStep::Grant { slice, to });
+    };
+    // Slices of one owner that touch can be merged.
+    let next = slices.get(at + 1).and_then(|(_, next)| next.owner);
+    let to = match next {
+        Some(next) if rng.chance(30) => next.session,
+        _ => to,
     };
     Some(match rng.below(10) {
         0..5 if state.mode() != Mode::Eventual || rng.chance(30) => PlanStep::BeginHandoff {

@@ -491,10 +491,10 @@ impl World {
             let mut slices = view.slices.iter();
             slices.find_map(|(slice, assigned)| {
                 let open = assigned.handoff.filter(|open| open.id == id)?;
-                Some((slice, open.epoch))
+                Some((slice, open.epoch, open.to))
             })
         });
-        let Some((slice, to_epoch)) = shown.filter(|_| open) else {
+        let Some((slice, to_epoch, to)) = shown.filter(|_| open) else {
             return;
         };
         if let Some(session) = host.holder.session() {
@@ -513,9 +513,11 @@ impl World {
             period,
         );
         self.check.judge(judged);
-        // A source that falls silent just here leaves all to the destination and to its expiry.
-        let cuts = !self.benign && self.adversity.chance(Fault::Cuts) > 0;
-        self.hosts[at].cut.to_assigner |= cuts && self.rng.chance(20);
+        // The word of neither may reach the Assigner before the source expires.
+        let silent = !self.benign && self.hosts[at].cut.to_assigner;
+        if let Some(destination) = self.home.get(&to).filter(|_| silent && self.rng.chance(50)) {
+            self.hosts[*destination].cut.to_assigner = true;
+        }
         self.give(at, Input::Drained(id, digest));
     }
 }
