@@ -158,6 +158,8 @@ impl Load {
                 }
                 match request(number).await {
                     Ok(()) => drop(AtomicU64::fetch_add(&counted, 1, Ordering::AcqRel)),
+                    // Once is enough of what fails again and again.
+                    Err(why) if failed.last() == Some(&why) => {}
                     Err(why) => failed.push(why),
                 }
                 tokio::task::yield_now().await;
