@@ -162,20 +162,18 @@ async fn a_destination_that_keeps_no_state_gets_the_slice_only_when_its_owner_en
     a.serves(b"alice").await;
     assert_eq!(a.increment(b"alice").await, Some(1));
     let b = Pod::start(&fake, "cart").await;
-    let (at, to) = (b.slicelet.slice_key(b"alice"), b.slicelet.session());
-    pod::until("the destination may receive", || {
+    let at = b.slicelet.slice_key(b"alice");
+    let hand_off = || {
+        let to = b.slicelet.session();
         to.is_some_and(|to| fake.hand_off("cart", at, to).is_ok())
-    })
-    .await;
+    };
+    pod::until("the destination may receive", hand_off).await;
     pod::until("the handoff has ended", || !fake.has_open_handoff("cart")).await;
     a.serves(b"alice").await;
     assert_eq!(a.count(b"alice"), Some(1));
     assert_eq!(a.pod.slicelet.stats().transfers_out_failed, 1);
 
-    pod::until("it may be handed off again", || {
-        to.is_some_and(|to| fake.hand_off("cart", at, to).is_ok())
-    })
-    .await;
+    pod::until("it may be handed off again", hand_off).await;
     // Of this the last second is left to go cold.
     let grace = Duration::from_millis(1_500);
     let _ = a.pod.slicelet.drain(grace).await;
