@@ -1,6 +1,6 @@
 //! The speed of transfers: as fast as the pod's own requests stay quick.
 //!
-//! [`UserLatency`] learns how long requests take, [`Lag`] how long they wait before they are begun,
+//! [`UserLatency`] learns how long requests take, `Lag` how long they wait before they are begun,
 //! [`Pacer`] says when bytes may go. Of a Slicelet's transfers all share one pacer, in and out.
 //! Beside requests a transfer begins slowly, learns what they take so, and then goes faster by a
 //! fixed step as long as their p99 is below the target; it falls by a factor when it is above.
