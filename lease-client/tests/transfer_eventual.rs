@@ -124,6 +124,11 @@ async fn a_target_that_becomes_strong_merges_nothing_more() {
     })
     .await;
     pod::until("some has arrived", || b.state.imported() > 4 << 20).await;
+    let (_, owner) = fake.owner("cart", slice.first()).unwrap();
+    pod::until("it is known to be on its way", || {
+        fake.merging(owner.session) == Some(owner.epoch)
+    })
+    .await;
     fake.set_consistency("cart", Consistency::Strong);
     pod::until("it is strong", || {
         let modes = [&a, &b].map(|pod| pod.pod.slicelet.mode());
@@ -132,6 +137,10 @@ async fn a_target_that_becomes_strong_merges_nothing_more() {
     .await;
     assert!(b.serves());
     pod::until("nothing is kept", || a.state.open_exports() == 0).await;
+    pod::until("nothing is on its way", || {
+        fake.merging(owner.session).is_none()
+    })
+    .await;
     assert!(b.state.imported() < 400 << 20);
 }
 

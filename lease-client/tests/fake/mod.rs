@@ -30,7 +30,8 @@ use leasehold_client::proto::wire::{
     RegisterRequest, SliceletMessage, WatchRequest, pb,
 };
 use leasehold_client::proto::{
-    ClockClass, Generation, HandoffId, LogId, PodAddress, SessionId, Slice, SliceKey, TargetName,
+    ClockClass, Epoch, Generation, HandoffId, LogId, PodAddress, SessionId, Slice, SliceKey,
+    TargetName,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -47,6 +48,7 @@ struct State {
     clock: SystemClock,
     streams: BTreeMap<SessionId, (TargetName, ToSlicelet)>,
     known: BTreeMap<SessionId, Option<Generation>>,
+    merging: BTreeMap<SessionId, Option<Epoch>>,
     watchers: Vec<(TargetName, Option<Generation>, ToClerk)>,
     /// Gives vacant slices away.
     places: bool,
@@ -80,6 +82,7 @@ impl Fake {
             clock,
             streams: BTreeMap::new(),
             known: BTreeMap::new(),
+            merging: BTreeMap::new(),
             watchers: Vec::new(),
             places: true,
             silent: false,
@@ -199,6 +202,11 @@ impl Fake {
     pub fn hand_off(&self, name: &str, key: SliceKey, to: SessionId) -> Result<(), String> {
         let (slice, from) = self.owner(name, key).ok_or("vacant")?;
         self.step(name, PlanStep::BeginHandoff { slice, from, to })
+    }
+
+    /// What a session last said that it still merges.
+    pub fn merging(&self, session: SessionId) -> Option<Epoch> {
+        self.state().merging.get(&session).copied().flatten()
     }
 
     pub fn has_open_handoff(&self, name: &str) -> bool {
@@ -570,6 +578,7 @@ impl State {
                     });
                 }
                 self.known.insert(renew.session, renew.known);
+                self.merging.insert(renew.session, renew.merging);
                 let renewal = Renewal {
                     session: renew.session,
                     seq: renew.seq,
