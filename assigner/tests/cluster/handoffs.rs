@@ -4,9 +4,12 @@ use leasehold_assigner::testing::TestCluster;
 use leasehold_proto::command::Digest;
 use leasehold_proto::message::Word;
 use leasehold_proto::view::{Handoff, View};
+use leasehold_proto::wire::pb::admin_client::AdminClient;
+use leasehold_proto::wire::status::Refusal;
+use leasehold_proto::wire::{admin, pb};
 use leasehold_proto::{Epoch, SliceKey};
 
-use crate::support::{Pod, owned, pods, settled, table_owned};
+use crate::support::{Pod, owned, pods, settled, table_owned, target};
 
 /// Two pods of which the first owns everything and nothing else is planned.
 async fn held_pair(cluster: &TestCluster) -> (Pod, Pod) {
@@ -86,6 +89,52 @@ async fn the_destinations_word_completes_a_handoff_too() {
         })
         .await;
     assert_eq!(destination.owned(), 1);
+}
+
+/// ◆ The merged slice keeps no proof of the state that a half came with.
+#[tokio::test]
+async fn slices_are_merged_only_when_their_owner_knows_that_they_have_come() {
+    let cluster = TestCluster::start(1).await;
+    let (mut source, mut destination) = held_pair(&cluster).await;
+    let first = begun(&cluster, &mut source, &mut destination).await;
+    destination.say(vec![Word::Accepted(first.id)], None).await;
+    let to = destination.session();
+    destination
+        .until("it owns one slice", |view| owned(view, to) == 1)
+        .await;
+    let shown = source.view.as_ref().unwrap();
+    let (second, _) = shown.slices.iter().nth(1).unwrap();
+    cluster
+        .move_slice("cart", second.first(), to)
+        .await
+        .unwrap();
+    let opened = |view: &View| view.get(second.first()).1.handoff;
+    for pod in [&mut source, &mut destination] {
+        pod.until("the handoff is shown", |view| opened(view).is_some())
+            .await;
+    }
+    let handoff = source.view.as_ref().and_then(opened).unwrap();
+    source
+        .say(vec![Word::Surrendered(handoff.id, Digest([1; 16]))], None)
+        .await;
+    // It is pushed the view, but has said nothing since.
+    while destination.owned() != 2 {
+        destination.next().await.unwrap();
+    }
+    let merge = admin::MergeSlices {
+        target: target("cart"),
+        slice_key: SliceKey::MIN,
+        reason: None,
+    };
+    let merge = pb::MergeSlicesRequest::from(&merge);
+    let mut client = AdminClient::new(source.channel.clone());
+    let refused = client.merge_slices(merge.clone()).await.unwrap_err();
+    assert!(
+        matches!(Refusal::from_status(&refused), Some(Refusal::Conflict(_))),
+        "{refused}"
+    );
+    destination.renew().await;
+    client.merge_slices(merge).await.unwrap();
 }
 
 #[tokio::test]
