@@ -265,20 +265,6 @@ impl<V: StateValue> Inner<V> {
         self.tree
             .at(position, |leaf| self.write(leaf, position, write));
     }
-
-    /// Adds up the leaves' counts; a leaf that is shared with other slices counts by its entries.
-    fn bytes(&self, slice: Slice) -> u64 {
-        match self.tree.leaves(slice).as_slice() {
-            [] => 0,
-            [only] => only.lock().share(slice),
-            [first, between @ .., last] => {
-                let between: u64 = between.iter().map(|leaf| leaf.bytes()).sum();
-                let at_first = first.lock().share(slice);
-                let at_last = last.lock().share(slice);
-                at_first + between + at_last
-            }
-        }
-    }
 }
 
 impl<V: StateValue> SliceState for StateMap<V> {
@@ -320,7 +306,7 @@ impl<V: StateValue> SliceState for StateMap<V> {
     }
 
     fn bytes(&self, slice: Slice) -> u64 {
-        self.inner.bytes(slice)
+        self.inner.tree.bytes(slice)
     }
 
     fn sample(&self, slice: Slice, most: usize, seed: u64) -> Vec<Vec<u8>> {
@@ -416,6 +402,6 @@ impl<V: StateValue> Default for StateMap<V> {
 
 impl<V: StateValue> std::fmt::Debug for StateMap<V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "StateMap({} bytes)", self.inner.bytes(Slice::ALL))
+        write!(f, "StateMap({} bytes)", self.inner.tree.bytes(Slice::ALL))
     }
 }

@@ -428,7 +428,7 @@ impl<V: StateValue> StateExport for MapExport<V> {
             let again = state.again.then_some(slice);
             (ahead.into_iter().chain(again), state.changed_bytes)
         };
-        Some(changed + ahead.map(|ahead| self.map.bytes(ahead)).sum::<u64>())
+        Some(changed + ahead.map(|ahead| self.map.tree.bytes(ahead)).sum::<u64>())
     }
 }
 

@@ -85,6 +85,11 @@ fn content<V: StateValue>(map: &StateMap<V>, slice: Slice) -> Content {
     content
 }
 
+fn record_bytes(content: &Content) -> u64 {
+    let bytes = |((_, key), value): (&(u64, Vec<u8>), &Vec<u8>)| 16 + key.len() + value.len();
+    content.iter().map(bytes).sum::<usize>() as u64
+}
+
 fn of(model: &Content, slice: Slice) -> Content {
     let inside = |(at, _): &&(u64, Vec<u8>)| slice.contains(SliceKey::from_u64(*at));
     let pairs = model.iter().filter(|(key, _)| inside(key));
@@ -241,6 +246,7 @@ proptest! {
             world.map.inner.tree.check();
         }
         prop_assert_eq!(content(&world.map, Slice::ALL), world.model.clone());
+        prop_assert_eq!(world.map.bytes(Slice::ALL), record_bytes(&world.model));
         let model = world.model;
         world.exports.into_iter().flatten().for_each(|moving| moving.finish(&model));
         prop_assert!(world.map.inner.followers.load().is_empty());
@@ -608,11 +614,7 @@ fn the_size_of_a_slice_is_about_what_its_records_are() {
         let world = World::new(layout, 1_400);
         for upper in [false, true] {
             let slice = layout.half(upper);
-            let records = of(&world.model, slice);
-            let bytes: usize = records
-                .iter()
-                .map(|((_, key), v)| 16 + key.len() + v.len())
-                .sum();
+            let bytes = record_bytes(&of(&world.model, slice));
             let about = world.map.bytes(slice) as f64;
             assert!(
                 (about / bytes as f64 - 1.0).abs() < 0.2,

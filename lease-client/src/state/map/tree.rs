@@ -4,21 +4,26 @@
 //! knows where it ends, since what the directory said may be old when the leaf's lock is had: then
 //! one looks again. A leaf that has grown is cut in two, wherever in the key space it lies, so that
 //! keys that are crowded together (an `identity` hash) get as many locks as others. A leaf that has
-//! become empty joins its left neighbour.
+//! become empty joins its left neighbour. [`runs`] adds up how large they are, [`draw`] finds some
+//! of them by chance.
 //!
 //! Order of locks: a leaf, the leaf to its right, then the directory. What the directory covers
 //! with a leaf changes only under the locks of the leaves concerned.
+
+mod draw;
+mod runs;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use leasehold_proto::{Slice, SliceKey};
 
 use super::record;
 use super::value::StateValue;
+use runs::Run;
 
 /// Leaves of an empty tree, a power of two: locks for writers before there is enough to cut. These
 /// stay for ever.
@@ -27,8 +32,6 @@ const FIRST_LEAVES: usize = 64;
 const LEAF_ENTRIES: usize = if cfg!(test) { 8 } else { 256 };
 /// A leaf with more bytes is cut.
 const LEAF_BYTES: u64 = 1 << 20;
-/// Leaves looked at in one go when there may be many.
-const PAGE: usize = 1_024;
 
 /// Where a key stands: by its slice key, then by its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,10 +95,18 @@ pub(super) struct Slot<'a, V> {
 
 /// See the module's description.
 pub(super) struct Tree<V> {
-    /// By the first position that a leaf covers.
-    directory: RwLock<BTreeMap<Position<'static>, Arc<Leaf<V>>>>,
-    /// The first of them.
+    directory: RwLock<Directory<V>>,
+    /// The first leaf.
     lowest: Arc<Leaf<V>>,
+    /// Had by whoever cuts a run.
+    cuts_run: Mutex<()>,
+}
+
+struct Directory<V> {
+    /// By the first position that a leaf covers.
+    leaves: BTreeMap<Position<'static>, Arc<Leaf<V>>>,
+    /// By the first position of their first leaf.
+    runs: BTreeMap<Position<'static>, Arc<Run>>,
 }
 
 pub(super) struct Leaf<V> {
@@ -111,6 +122,8 @@ struct Inside<V> {
     /// First position behind the leaf, `None` behind the highest key. The leaf's own first one when
     /// it has left the tree: it covers nothing.
     end: Option<Position<'static>>,
+    /// What the leaf is counted in.
+    run: Arc<Run>,
 }
 
 /// A leaf whose lock is had.
@@ -126,12 +139,13 @@ impl<V: StateValue> Leaf<V> {
         first: Position<'static>,
         entries: Vec<Entry<V>>,
         end: Option<Position<'static>>,
+        run: Arc<Run>,
     ) -> Arc<Self> {
         let bytes = entries.iter().map(Entry::size_bytes).sum();
         Arc::new(Self {
             first,
             bytes: AtomicU64::new(bytes),
-            inside: Mutex::new(Inside { entries, end }),
+            inside: Mutex::new(Inside { entries, end, run }),
         })
     }
 
@@ -260,6 +274,7 @@ impl<V: StateValue> Held<'_, V> {
     fn count(&self, less: u64, more: u64) {
         let bytes = self.leaf.bytes().saturating_sub(less).saturating_add(more);
         self.leaf.bytes.store(bytes, Ordering::Relaxed);
+        self.inside.run.count(less, more);
     }
 
     /// What the leaf covers of the slice: from a position up to, not including, another one; `None`
@@ -330,34 +345,48 @@ impl<V: StateValue> Held<'_, V> {
         let bytes = entries.iter().map(Entry::size_bytes).sum();
         let end = self.inside.end.replace(first.clone());
         self.leaf.bytes.store(bytes, Ordering::Relaxed);
-        Some(Leaf::new(first, right, end))
+        let run = Arc::clone(&self.inside.run);
+        run.add_leaf();
+        Some(Leaf::new(first, right, end, run))
     }
 }
 
 impl<V: StateValue> Tree<V> {
     pub(super) fn new() -> Self {
-        let leaf = |slice: Slice| {
+        let run = Run::new(FIRST_LEAVES);
+        let leaf = |slice: &Slice| {
             let first = Position::before(slice.first());
             let end = slice.last().next().map(Position::before);
-            Leaf::new(first, Vec::new(), end)
+            Leaf::new(first, Vec::new(), end, Arc::clone(&run))
         };
-        let slices = Slice::even(FIRST_LEAVES);
-        let end = slices.get(1).map(|second| Position::before(second.first()));
-        let lowest = Leaf::new(Position::before(SliceKey::MIN), Vec::new(), end);
-        let others = slices.into_iter().skip(1).map(leaf);
-        let leaves = std::iter::once(Arc::clone(&lowest)).chain(others);
+        let leaves: Vec<_> = Slice::even(FIRST_LEAVES).iter().map(leaf).collect();
+        let lowest = leaves.first().map_or_else(|| leaf(&Slice::ALL), Arc::clone);
+        let first = |leaf: Arc<Leaf<V>>| (leaf.first.clone(), leaf);
+        let directory = Directory {
+            leaves: leaves.into_iter().map(first).collect(),
+            runs: BTreeMap::from([(Position::before(SliceKey::MIN), run)]),
+        };
         Self {
-            directory: RwLock::new(leaves.map(|leaf| (leaf.first.clone(), leaf)).collect()),
+            directory: RwLock::new(directory),
             lowest,
+            cuts_run: Mutex::new(()),
         }
     }
 
+    fn directory(&self) -> RwLockReadGuard<'_, Directory<V>> {
+        let directory = self.directory.read();
+        directory.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn directory_mut(&self) -> RwLockWriteGuard<'_, Directory<V>> {
+        let directory = self.directory.write();
+        directory.unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn find(&self, position: &Position<'_>) -> Arc<Leaf<V>> {
-        let directory = self
-            .directory
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(not_behind(&directory, position).map_or(&self.lowest, |(_, leaf)| leaf))
+        let directory = self.directory();
+        let found = not_behind(&directory.leaves, position);
+        Arc::clone(found.map_or(&self.lowest, |(_, leaf)| leaf))
     }
 
     /// Calls `f` with the leaf that covers `position`, under its lock.
@@ -376,20 +405,24 @@ impl<V: StateValue> Tree<V> {
                 continue;
             }
             let result = f(&mut held);
+            let mut long = None;
             if held.is_too_large()
                 && let Some(right) = held.cut()
             {
-                let mut directory = self
-                    .directory
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner);
-                directory.insert(right.first.clone(), right);
+                long = Some(&held.inside.run)
+                    .filter(|run| run.is_too_long())
+                    .cloned();
+                let mut directory = self.directory_mut();
+                directory.leaves.insert(right.first.clone(), right);
             }
             let empty = held.inside.entries.is_empty();
             drop(held);
             let_others_run();
             if empty && !leaf.is_first_leaf() {
                 self.join_left(&leaf);
+            }
+            if let Some(run) = long {
+                self.cut_run(&run, &leaf.first);
             }
             return result;
         }
@@ -399,14 +432,9 @@ impl<V: StateValue> Tree<V> {
     fn join_left(&self, leaf: &Arc<Leaf<V>>) {
         let before = (Bound::Unbounded, Bound::Excluded(&leaf.first));
         let left = {
-            let directory = self
-                .directory
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            directory
-                .range(before)
-                .next_back()
-                .map(|(_, left)| Arc::clone(left))
+            let directory = self.directory();
+            let left = directory.leaves.range(before).next_back();
+            left.map(|(_, left)| Arc::clone(left))
         };
         let Some(left) = left else { return };
         let (mut left, mut held) = (left.lock(), leaf.lock());
@@ -414,83 +442,9 @@ impl<V: StateValue> Tree<V> {
         let neighbours = left.inside.end.as_ref() == Some(&leaf.first);
         if neighbours && held.covers(&leaf.first) && held.inside.entries.is_empty() {
             left.inside.end = held.inside.end.replace(leaf.first.clone());
-            let mut directory = self
-                .directory
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            directory.remove(&leaf.first);
+            held.inside.run.remove_leaf();
+            self.directory_mut().join(leaf, left.end());
         }
-    }
-
-    /// The slice keys of about the first and the last key in the slice, without a look at what is
-    /// between them.
-    pub(super) fn span(&self, slice: Slice) -> Option<(SliceKey, SliceKey)> {
-        // A leaf at an end of the slice may have keys of its neighbour alone.
-        const LOOKS: usize = 2;
-        let (from, last) = (Position::before(slice.first()), slice.last());
-        let (first_leaves, last_leaves): (Vec<_>, Vec<_>) = {
-            let directory = self
-                .directory
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            let to = last.next().map(Position::before);
-            let to = to.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-            let downwards = directory.range((Bound::Unbounded, to)).rev();
-            let downwards = downwards
-                .map(|(_, leaf)| leaf)
-                .filter(|leaf| !leaf.is_empty());
-            (
-                filled(&directory, &from, last)
-                    .take(LOOKS)
-                    .map(Arc::clone)
-                    .collect(),
-                downwards.take(LOOKS).map(Arc::clone).collect(),
-            )
-        };
-        let at = |entry: &Entry<V>| entry.at;
-        let first = first_leaves
-            .iter()
-            .find_map(|leaf| leaf.lock().of(slice).first().map(at))?;
-        let last = last_leaves
-            .iter()
-            .find_map(|leaf| leaf.lock().of(slice).last().map(at));
-        Some((first, last.unwrap_or(first).max(first)))
-    }
-
-    /// A leaf that has keys, by `draw` one of the next few from `at` on, but not behind `last`: so
-    /// that many keys at one slice key are not stood for by the first of them.
-    pub(super) fn near(&self, at: SliceKey, last: SliceKey, draw: usize) -> Option<Arc<Leaf<V>>> {
-        const FEW: usize = 16;
-        let from = Position::before(at);
-        let directory = self
-            .directory
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let leaves: Vec<_> = filled(&directory, &from, last).take(FEW).collect();
-        leaves
-            .get(draw % leaves.len().max(1))
-            .copied()
-            .map(Arc::clone)
-    }
-
-    /// The leaves that cover the slice, in order, as they are about now.
-    pub(super) fn leaves(&self, slice: Slice) -> Vec<Arc<Leaf<V>>> {
-        let mut leaves = vec![self.find(&Position::before(slice.first()))];
-        while let Some(last) = leaves.last() {
-            let behind = (Bound::Excluded(last.first.clone()), Bound::Unbounded);
-            let before = leaves.len();
-            let directory = self
-                .directory
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            let page = directory.range(behind).map(|(_, leaf)| leaf);
-            let page = page.take_while(|leaf| leaf.first.at <= slice.last());
-            leaves.extend(page.take(PAGE).map(Arc::clone));
-            if leaves.len() < before + PAGE {
-                break;
-            }
-        }
-        leaves
     }
 }
 
@@ -503,20 +457,6 @@ pub(super) fn not_behind<'m, 'p, T>(
     map.range(..=position).next_back()
 }
 
-/// The leaf that covers `from`, and those behind it up to `last`, as far as they have keys. Those
-/// that have none are few: but for the first leaves they have joined their neighbours.
-fn filled<'d, V: StateValue>(
-    directory: &'d BTreeMap<Position<'static>, Arc<Leaf<V>>>,
-    from: &Position<'static>,
-    last: SliceKey,
-) -> impl Iterator<Item = &'d Arc<Leaf<V>>> {
-    let covering = directory.range(..=from).next_back();
-    let behind = directory.range((Bound::Excluded(from), Bound::Unbounded));
-    let leaves = covering.into_iter().chain(behind).map(|(_, leaf)| leaf);
-    let leaves = leaves.take_while(move |leaf| leaf.first.at <= last);
-    leaves.filter(|leaf| !leaf.is_empty())
-}
-
 /// Where others may come in between; in tests they do.
 fn let_others_run() {
     #[cfg(test)]
@@ -525,6 +465,17 @@ fn let_others_run() {
 
 #[cfg(test)]
 impl<V: StateValue> Tree<V> {
+    /// The leaves that cover the slice, in order, as they are about now.
+    pub(super) fn leaves(&self, slice: Slice) -> Vec<Arc<Leaf<V>>> {
+        let (from, to) = (Position::before(slice.first()), slice.last().next());
+        let to = to.map(Position::before);
+        let directory = self.directory();
+        directory
+            .between(&from, to.as_ref())
+            .map(Arc::clone)
+            .collect()
+    }
+
     /// The leaves cover everything, in order, and count right. Requires that nobody writes.
     pub(super) fn check(&self) {
         let leaves = self.leaves(Slice::ALL);
@@ -548,7 +499,9 @@ impl<V: StateValue> Tree<V> {
             );
             assert!(!held.is_too_large());
             assert!(!entries.is_empty() || leaf.is_first_leaf());
+            drop(held);
         }
+        self.check_runs(&leaves);
     }
 }
 
