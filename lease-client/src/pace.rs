@@ -45,6 +45,8 @@ const ADJUST: Duration = Duration::from_millis(100);
 const LEARN: Duration = Duration::from_millis(300);
 /// Where there are hardly any requests it goes with this, and faster: as fast as a network goes.
 const FREE: f64 = (4u64 << 30) as f64;
+/// So long there must be hardly any requests where there were some: a moment without is chance.
+const QUIET: Duration = Duration::from_millis(500);
 /// Without a cap: faster than any memory.
 const CEILING: f64 = (1u64 << 40) as f64;
 /// What the speed rises by in a second, as long as requests are quick.
@@ -90,6 +92,8 @@ pub struct Pacer {
     adjusted_at: Instant,
     /// Since when there are requests; `None` where there are none, or that is not known yet.
     busy_since: Option<Instant>,
+    /// When there last were some.
+    busy_at: Instant,
     /// Whether the speed has not been adjusted since a transfer began.
     fresh: bool,
     /// When something was sent or wanted to be.
@@ -114,6 +118,7 @@ impl Pacer {
             filled_at: now,
             adjusted_at: now,
             busy_since: None,
+            busy_at: now,
             fresh: true,
             used_at: None,
             held_up: false,
@@ -211,12 +216,17 @@ impl Pacer {
         let held_up = std::mem::take(&mut self.held_up);
         let fresh = std::mem::take(&mut self.fresh);
         let Some(observed) = p99 else {
+            let quiet = now.saturating_duration_since(self.busy_at);
+            if self.busy_since.is_some() && quiet < QUIET {
+                return false;
+            }
             self.busy_since = None;
             if held_up {
                 self.set((self.bytes_per_s * FREE_RISE).max(FREE));
             }
             return false;
         };
+        self.busy_at = now;
         let Some(since) = self.busy_since else {
             self.busy_since = Some(now);
             self.set(self.bytes_per_s.min(START));

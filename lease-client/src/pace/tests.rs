@@ -221,6 +221,9 @@ fn it_begins_slowly_until_it_is_known_that_there_are_no_requests() {
     assert_eq!(adjust(&mut pacer, Some(1), Duration::ZERO), (32, true));
     assert_eq!(adjust(&mut pacer, Some(1), Duration::ZERO), (32, false));
     // They went, and another transfer begins after a moment.
+    for _ in 1..QUIET.as_millis() / ADJUST.as_millis() {
+        assert_eq!(adjust(&mut pacer, None, Duration::ZERO), (32, false));
+    }
     assert_eq!(adjust(&mut pacer, None, Duration::ZERO), (4 << 10, false));
     let now = pacer.adjusted_at + IDLE * 2;
     assert!(pacer.is_idle(now) && !pacer.is_idle(now - IDLE * 2));
