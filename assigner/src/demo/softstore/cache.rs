@@ -28,6 +28,8 @@ const ENTRY_BYTES: u64 = 128;
 /// Bytes are counted for each of so many parts of the key space.
 const PARTS: usize = 1 << PART_BITS;
 const PART_BITS: u32 = 10;
+/// Entries that are discarded before the lock is given back to the requests of other slices.
+const DISCARDED_AT_ONCE: usize = 1_024;
 
 /// Where an entry stands: first its slice key, so that slices are ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -209,12 +211,17 @@ impl SliceState for SliceCache {
     }
 
     fn discard(&self, slice: Slice) {
-        let mut inner = self.0.lock();
-        let first = Place::first(slice);
-        let places: Vec<Place> = range(&inner.places, first, slice.last()).collect();
-        for place in places {
-            inner.entries.remove(&place);
-            inner.unlist(place);
+        let mut next = Some(Place::first(slice));
+        while let Some(first) = next {
+            let mut inner = self.0.lock();
+            let places = range(&inner.places, first, slice.last()).take(DISCARDED_AT_ONCE);
+            let places: Vec<Place> = places.collect();
+            let more = places.len() == DISCARDED_AT_ONCE;
+            next = places.last().copied().filter(|_| more);
+            for place in places {
+                inner.entries.remove(&place);
+                inner.unlist(place);
+            }
         }
     }
 

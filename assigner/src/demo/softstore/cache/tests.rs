@@ -121,3 +121,15 @@ fn records_from_a_stranger_are_refused() {
     long[24..28].copy_from_slice(&(u32::MAX - 1).to_be_bytes());
     assert!(to.import(Slice::ALL, &long, Import::Replace).is_err());
 }
+
+#[test]
+fn what_is_discarded_in_pieces_is_gone_and_nothing_else() {
+    let last = 2 * DISCARDED_AT_ONCE as u64 + 1;
+    for discarded in [last, last - 1, last - 2] {
+        let cache = with(0..=last);
+        cache.discard(slice(1, discarded));
+        let left = (0..=last).filter(|at| cache.get(place(*at)).is_some());
+        let kept = (0..=last).filter(|at| !(1..=discarded).contains(at));
+        assert!(left.eq(kept));
+    }
+}
