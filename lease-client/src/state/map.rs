@@ -27,7 +27,7 @@ use crate::error::{Lost, WriteError};
 use crate::slicelet::Guard;
 use export::Follower;
 use record::Record;
-use tree::{Entry, Held, Position, Slot, Tree, is_before};
+use tree::{Change, Entry, Held, Position, Slot, Tree, is_before};
 
 /// More than this is freed beside the runtime, which would stall meanwhile.
 const FREED_AT_ONCE_BYTES: u64 = 1 << 20;
@@ -211,15 +211,15 @@ impl<V: StateValue> Inner<V> {
         write: impl FnOnce(Slot<'_, V>) -> (R, bool),
     ) -> R {
         let (result, changed) = leaf.write(position, write);
-        if let Some(bytes) = changed {
-            self.tell(leaf, position, bytes);
+        if let Some(change) = changed {
+            self.tell(leaf, position, change);
         }
         result
     }
 
-    fn tell(&self, leaf: &Held<'_, V>, position: &Position<'_>, bytes: u64) {
+    fn tell(&self, leaf: &Held<'_, V>, position: &Position<'_>, change: Change) {
         for follower in self.followers.load().iter() {
-            follower.changed(leaf, position, bytes);
+            follower.changed(leaf, position, change);
         }
     }
 
@@ -229,12 +229,7 @@ impl<V: StateValue> Inner<V> {
         while let Some(position) = next {
             next = self.tree.at(&position, |leaf| {
                 for entry in leaf.clear(slice, &position, end, how == Import::Merge) {
-                    let position = entry.position();
-                    self.tell(
-                        leaf,
-                        &position,
-                        record::size_bytes::<V>(&position.key, None),
-                    );
+                    self.tell(leaf, &entry.position(), Change::gone(&entry));
                 }
                 let behind = leaf.end().filter(|behind| behind.at <= slice.last());
                 behind.filter(|behind| is_before(behind, end)).cloned()

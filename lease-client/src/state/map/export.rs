@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use leasehold_proto::Slice;
 
-use super::tree::{Held, Position, is_before, not_behind};
+use super::tree::{Change, Held, Position, is_before, not_behind};
 use super::value::StateValue;
 use super::{Inner, record};
 use crate::state::{Exported, StateExport};
@@ -109,6 +109,13 @@ impl Followed {
         self.changed.insert(first, changed);
     }
 
+    fn set_bytes(&mut self, first: &Position<'static>, bytes: u64) {
+        if let Some(changed) = self.changed.get_mut(first) {
+            self.changed_bytes = self.changed_bytes - changed.bytes + bytes;
+            changed.bytes = bytes;
+        }
+    }
+
     fn remove(&mut self, first: &Position<'static>) -> Option<Changed> {
         let changed = self.changed.remove(first)?;
         self.changed_bytes -= changed.bytes;
@@ -124,13 +131,8 @@ impl Followed {
         end: Option<Position<'static>>,
         bytes: u64,
     ) {
-        if let Some((
-            before,
-            Changed {
-                what: What::UpTo(its),
-                ..
-            },
-        )) = not_behind(&self.changed, &first)
+        if let Some((before, changed)) = not_behind(&self.changed, &first)
+            && let What::UpTo(its) = &changed.what
             && its.as_ref().is_none_or(|its| *its >= first)
         {
             first = before.clone();
@@ -226,12 +228,12 @@ impl Follower {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A key of the leaf changed; its record is about so long now.
+    /// A key of the leaf changed.
     pub(super) fn changed<V: StateValue>(
         &self,
         leaf: &Held<'_, V>,
         position: &Position<'_>,
-        bytes: u64,
+        Change { bytes, grown }: Change,
     ) {
         if !self.slice.contains(position.at) {
             return;
@@ -243,17 +245,14 @@ impl Follower {
         }
         let known = not_behind(&state.changed, position);
         let known = known.filter(|(first, known)| known.covers(first, position));
-        if let Some((_, known)) = known {
-            if matches!(known.what, What::Key) && known.bytes != bytes {
-                let position = position.to_owned();
-                state.remove(&position);
-                state.add(
-                    position,
-                    Changed {
-                        what: What::Key,
-                        bytes,
-                    },
-                );
+        if let Some((first, known)) = known {
+            let new = match known.what {
+                What::Key => bytes,
+                What::UpTo(_) => known.bytes.saturating_add_signed(grown),
+            };
+            if new != known.bytes {
+                let first = first.to_owned();
+                return state.set_bytes(&first, new);
             }
             return;
         }
@@ -391,7 +390,8 @@ impl<V: StateValue> MapExport<V> {
                 return Piece::Written;
             }
             let bytes = record::size_bytes(&position.key, value);
-            self.follower.changed(leaf, position, bytes);
+            let change = Change { bytes, grown: 0 };
+            self.follower.changed(leaf, position, change);
             Piece::Full
         })
     }

@@ -468,6 +468,24 @@ fn of_a_slice_that_is_written_little_little_is_sent_again() {
     }
 }
 
+/// Keys that come one behind the other are all in the range of the last leaf.
+#[test]
+fn what_is_left_of_a_range_grows_with_it() {
+    let mut world = World::new(Layout::Crowded, 10);
+    // A key or two, then a range.
+    world.most_bytes = 2 * export::ENTRY_BYTES;
+    world.apply(Op::Begin(0, None));
+    let mut moving = world.exports[0].take().unwrap();
+    while moving.read(10_000) == Exported::More {}
+    world.exports[0] = Some(moving);
+    (10..1_000).for_each(|n| world.apply(Op::Write(n, 100)));
+    let moving = world.exports[0].take().unwrap();
+    let left = moving.export.left_bytes().unwrap();
+    let (written, all) = (990 * (16 + 2 + 100), record_bytes(&world.model));
+    assert!((written..=2 * all).contains(&left), "{left} of {all}");
+    moving.finish(&world.model);
+}
+
 /// Everything is written anew while nothing is read: what is remembered does not grow with it.
 #[test]
 fn what_an_export_remembers_is_bounded() {

@@ -93,6 +93,33 @@ pub(super) struct Slot<'a, V> {
     pub(super) merged: &'a mut bool,
 }
 
+/// What a write did to a record, about.
+#[derive(Clone, Copy)]
+pub(super) struct Change {
+    /// So long is it now.
+    pub(super) bytes: u64,
+    /// By so much longer is the slice.
+    pub(super) grown: i64,
+}
+
+impl Change {
+    /// From a record of so many bytes to another one; zero is none.
+    fn new<V: StateValue>(key: &[u8], before: u64, after: u64) -> Self {
+        let bytes = match after {
+            0 => record::size_bytes::<V>(key, None),
+            after => after,
+        };
+        // No record comes near to where this would be wrong.
+        let grown = after.wrapping_sub(before) as i64;
+        Self { bytes, grown }
+    }
+
+    /// The entry was taken out.
+    pub(super) fn gone<V: StateValue>(entry: &Entry<V>) -> Self {
+        Self::new::<V>(&entry.key, entry.size_bytes(), 0)
+    }
+}
+
 /// See the module's description.
 pub(super) struct Tree<V> {
     directory: RwLock<Directory<V>>,
@@ -223,13 +250,13 @@ impl<V: StateValue> Held<'_, V> {
     }
 
     /// Lets `write` have the value at `position`; it says whether it wrote, which decides whether
-    /// the key has changed. With `Some`, the second part of the answer, it has, and its record is
-    /// about so long now. Requires of a `write` that panics that it has not changed anything.
+    /// the key has changed: the second part of the answer. Requires of a `write` that panics that it
+    /// has not changed anything.
     pub(super) fn write<R>(
         &mut self,
         position: &Position<'_>,
         write: impl FnOnce(Slot<'_, V>) -> (R, bool),
-    ) -> (R, Option<u64>) {
+    ) -> (R, Option<Change>) {
         let (mut value, mut merged) = (None, false);
         let found = self.find(position);
         let known = found.ok().and_then(|at| self.inside.entries.get_mut(at));
@@ -267,8 +294,8 @@ impl<V: StateValue> Held<'_, V> {
         };
         self.count(before.unwrap_or(0), after.unwrap_or(0));
         let changed = wrote && (before.is_some() || after.is_some());
-        let size = after.unwrap_or_else(|| record::size_bytes::<V>(key, None));
-        (result, changed.then_some(size))
+        let change = Change::new::<V>(key, before.unwrap_or(0), after.unwrap_or(0));
+        (result, changed.then_some(change))
     }
 
     fn count(&self, less: u64, more: u64) {
