@@ -442,12 +442,12 @@ impl Follower {
     pub(super) fn check(&self) {
         let state = self.lock();
         let bytes = state.changed.values().map(|changed| changed.bytes);
-        assert_eq!(state.changed_bytes, bytes.sum());
+        assert_eq!(state.changed_bytes, bytes.sum::<u64>());
         let memory = state
             .changed
             .iter()
             .map(|(first, changed)| changed.memory_bytes(first));
-        assert_eq!(state.memory_bytes, memory.sum());
+        assert_eq!(state.memory_bytes, memory.sum::<usize>());
         assert!(state.memory_bytes <= 2 * self.most_bytes);
         for ((_, one), (next, _)) in state.changed.iter().zip(state.changed.iter().skip(1)) {
             if let What::UpTo(end) = &one.what {
