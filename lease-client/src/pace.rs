@@ -71,6 +71,10 @@ const FRAME: Duration = Duration::from_micros(500);
 const LEAST_FRAME: usize = 16 << 10;
 /// When nothing was sent for so long there may be requests where there were none.
 const IDLE: Duration = Duration::from_millis(200);
+/// What must go in time goes this much faster than it must.
+const AHEAD: f64 = 1.25;
+/// What must go in time is said again and again; after so long without it is over.
+const MUST_GO_FOR: Duration = Duration::from_secs(3);
 /// A transfer that begins no later than this after another one goes on with what was learned.
 const REST: Duration = Duration::from_secs(10);
 
@@ -86,6 +90,8 @@ pub struct Pacer {
     floor: f64,
     /// When the floor last rose.
     floor_rose_at: Option<Instant>,
+    /// Another floor, for what must go in time, and until when it holds.
+    must_go: Option<(f64, Instant)>,
     /// Bytes that may go now; below zero they were sent in advance.
     allowance: f64,
     filled_at: Instant,
@@ -114,6 +120,7 @@ impl Pacer {
             bytes_per_s: START,
             floor: FLOOR,
             floor_rose_at: None,
+            must_go: None,
             allowance: 0.0,
             filled_at: now,
             adjusted_at: now,
@@ -143,6 +150,7 @@ impl Pacer {
         if self.used_at.is_none_or(rested) {
             *self = Self {
                 observed_before: p99,
+                must_go: self.must_go,
                 ..Self::new(self.speed, now)
             };
         }
@@ -190,6 +198,20 @@ impl Pacer {
         }
     }
 
+    /// So many bytes must have gone in the time that is left, as when a process is about to end:
+    /// until a few seconds after this was last said they go fast enough, whatever requests take.
+    pub fn must_go(&mut self, now: Instant, bytes: u64, left: Duration) {
+        let left = left.max(FLOOR_RISES);
+        let least = bytes as f64 / left.as_secs_f64() * AHEAD;
+        self.must_go = Some((least.min(CEILING), now + MUST_GO_FOR));
+        self.set(self.bytes_per_s);
+    }
+
+    /// Whether something must go in time.
+    pub fn is_urgent(&self) -> bool {
+        self.must_go.is_some()
+    }
+
     fn fill(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.filled_at).as_secs_f64();
         let most = self.bytes_per_s * BURST.as_secs_f64();
@@ -212,6 +234,9 @@ impl Pacer {
         let rose = self.floor_rose_at;
         if rose.is_some_and(|at| now.saturating_duration_since(at) > FLOOR_RISES * 2) {
             (self.floor, self.floor_rose_at) = (FLOOR, None);
+        }
+        if self.must_go.is_some_and(|(_, until)| until <= now) {
+            self.must_go = None;
         }
         let held_up = std::mem::take(&mut self.held_up);
         let fresh = std::mem::take(&mut self.fresh);
@@ -268,7 +293,10 @@ impl Pacer {
             .speed
             .most_bytes_per_s
             .map_or(CEILING, |most| most.max(1) as f64);
-        self.bytes_per_s = bytes_per_s.max(self.floor).min(most);
+        let least = self
+            .must_go
+            .map_or(self.floor, |(least, _)| least.max(self.floor));
+        self.bytes_per_s = bytes_per_s.max(least).min(most);
     }
 
     /// The present speed.

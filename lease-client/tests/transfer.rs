@@ -16,7 +16,7 @@ use fake::Fake;
 use leasehold_client::proto::target::TargetConfig;
 use leasehold_client::{OnTransferFailure, Transfers};
 use pod::{LONG, Pod};
-use stateful::{Counter, pair, slow};
+use stateful::{Counter, Large, pair, slow};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slice_arrives_with_its_state_and_leaves_none_behind() {
@@ -499,6 +499,39 @@ async fn a_pod_that_drains_waits_for_a_slow_destination() {
     drained.unwrap();
     assert_eq!((b.stats().arrivals_warm, b.stats().arrivals_cold), (1, 0));
     assert_eq!(a.stats().transfers_out_failed, 0);
+}
+
+/// Neither end's requests hold up what would be lost otherwise: at the least speed this would take
+/// a minute, and half of it would stay behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_drains_brings_its_state_away_however_slow_requests_are() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, TargetConfig::default());
+    let mut transfers = Transfers::default();
+    transfers.speed.user_p99 = Some(Duration::from_nanos(1));
+    let (a, b, _) = pair(&fake, 1 << 30, transfers).await;
+    let slow = |pod: &Large| {
+        for _ in 0..1_000 {
+            pod.pod.slicelet.observe(Duration::from_secs(1));
+        }
+    };
+    b.begin_move(&fake).await;
+    pod::until("it moves", || b.state.imported() > 0).await;
+    let drain = a.pod.slicelet.drain(Duration::from_secs(30));
+    let asked = async {
+        loop {
+            slow(&a);
+            slow(&b);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        drained = drain => drained.unwrap(),
+        () = asked => {}
+    }
+    pod::until("it is served", || b.serves()).await;
+    assert_eq!(b.stats().arrivals_warm, 1);
+    assert_eq!(b.state.imported(), 1 << 30);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,6 +63,9 @@ pub struct Frame<B> {
     /// [`limits::STATE_SAMPLES`], each of at most [`limits::STATE_SAMPLE_BYTES`]. With the last
     /// frame only; the checksum does not cover them, since a wrong one can only fail the transfer.
     pub samples: Vec<Vec<u8>>,
+    /// The source is about to end: its destination should not slow it down for requests. Not
+    /// covered by the checksum either.
+    pub urgent: bool,
 }
 
 /// Destination to source: everything up to and with `seq` was taken in.
@@ -206,8 +209,8 @@ impl<B: AsRef<[u8]> + Clone> Sender<B> {
         self.ended
     }
 
-    /// The next frame, to be sent; samples are added by the caller. `None` after the last one, or if `records` are more than a
-    /// frame may have.
+    /// The next frame, to be sent; samples and urgency are added by the caller. `None` after the last
+    /// one, or if `records` are more than a frame may have.
     pub fn push(&mut self, mark: Mark, records: B) -> Option<Frame<B>> {
         let length = records.as_ref().len();
         if self.ended || length > limits::STATE_FRAME_BYTES {
@@ -224,6 +227,7 @@ impl<B: AsRef<[u8]> + Clone> Sender<B> {
             checksum,
             digest: self.ended.then_some(self.digest),
             samples: Vec::new(),
+            urgent: false,
         };
         self.next += 1;
         self.bytes += length;

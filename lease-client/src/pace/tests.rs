@@ -354,3 +354,40 @@ fn a_transfer_that_falls_behind_is_slowed_down_less_and_less() {
     // Slowly written again.
     assert_eq!((80..120).map(|n| at(n * 100, false)).min(), Some(16));
 }
+
+#[test]
+fn what_must_go_in_time_goes_whatever_requests_take_but_within_the_cap() {
+    let begun = Instant::now();
+    let slow = Some(Duration::from_secs(1));
+    let gigabyte = 1 << 30;
+    let at_end = |most_bytes_per_s| {
+        let speed = Speed {
+            most_bytes_per_s,
+            user_p99: Some(Duration::from_millis(1)),
+        };
+        let mut pacer = Pacer::new(speed, begun);
+        pacer.begin(begun, slow);
+        let mut now = begun;
+        for _ in 0..100 {
+            now += WINDOW;
+            pacer.adjust(now, slow, Duration::ZERO);
+        }
+        assert!(pacer.bytes_per_s() <= FLOOR as u64 && !pacer.is_urgent());
+        pacer.must_go(now, gigabyte, Duration::from_secs(10));
+        for _ in 0..10 {
+            now += WINDOW;
+            pacer.adjust(now, slow, Duration::ZERO);
+        }
+        assert!(pacer.is_urgent());
+        let speed = pacer.bytes_per_s();
+        for _ in 0..40 {
+            now += WINDOW;
+            pacer.adjust(now, slow, Duration::ZERO);
+        }
+        assert!(!pacer.is_urgent(), "it was said long ago");
+        assert!(pacer.bytes_per_s() <= FLOOR as u64);
+        speed
+    };
+    assert!(at_end(None) >= gigabyte / 10);
+    assert_eq!(at_end(Some(9 << 20)), 9 << 20);
+}

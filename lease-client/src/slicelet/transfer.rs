@@ -150,6 +150,8 @@ pub(super) struct Engine {
     next_number: u64,
     /// Adjusts the speed while there is any transfer.
     adjusting: Option<Task>,
+    /// Whether there are more places since this process is about to end.
+    hurried: bool,
 }
 
 /// What becomes of the last change of a slice.
@@ -202,6 +204,7 @@ impl Engine {
             merging: Vec::new(),
             next_number: 0,
             adjusting: None,
+            hurried: false,
             outgoing: BTreeMap::new(),
             incoming: BTreeMap::new(),
         }
@@ -215,6 +218,20 @@ impl Engine {
     /// What is done when a transfer fails.
     pub(super) fn on_failure(&self) -> OnTransferFailure {
         self.common.config.on_failure
+    }
+
+    /// What all transfers share.
+    pub(super) fn throttle(&self) -> Arc<Throttle> {
+        Arc::clone(&self.common.throttle)
+    }
+
+    /// More transfers at once than the configuration says, once: this process is about to end, and
+    /// destinations that are slow must not keep the places of all others.
+    pub(super) fn hurry(&mut self) {
+        if !std::mem::replace(&mut self.hurried, true) {
+            let more = self.common.config.most_at_once;
+            self.common.places_out.add_permits(more);
+        }
     }
 
     /// The application's.

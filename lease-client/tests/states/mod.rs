@@ -149,6 +149,10 @@ impl SliceState for Bulk {
         self.0.taken_in.lock().unwrap().clear();
     }
 
+    fn bytes(&self, _: Slice) -> u64 {
+        self.0.size.load(Ordering::SeqCst)
+    }
+
     fn sample(&self, _: Slice, most: usize, _: u64) -> Vec<Vec<u8>> {
         let sampled = self.0.sampled.load(Ordering::SeqCst);
         vec![sampled.to_le_bytes().to_vec(); most]

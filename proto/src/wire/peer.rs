@@ -154,6 +154,7 @@ impl From<Frame<Bytes>> for pb::StateFrame {
             checksum: noun.checksum,
             digest: Sixteen::put(&noun.digest),
             samples: noun.samples,
+            urgent: noun.urgent,
         }
     }
 }
@@ -176,6 +177,7 @@ impl TryFrom<pb::StateFrame> for Frame<Bytes> {
             checksum: wire.checksum,
             digest: Sixteen::take("StateFrame.digest", wire.digest)?,
             samples: samples(wire.samples)?,
+            urgent: wire.urgent,
         })
     }
 }

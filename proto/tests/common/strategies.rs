@@ -719,9 +719,10 @@ pub fn frame() -> impl Strategy<Value = Frame<Bytes>> {
         any::<u64>(),
         digest,
         samples,
+        any::<bool>(),
     )
         .prop_map(
-            |(tag, seq, mark, records, checksum, digest, samples)| Frame {
+            |(tag, seq, mark, records, checksum, digest, samples, urgent)| Frame {
                 tag,
                 seq,
                 mark,
@@ -729,6 +730,7 @@ pub fn frame() -> impl Strategy<Value = Frame<Bytes>> {
                 checksum,
                 digest,
                 samples,
+                urgent,
             },
         )
 }

@@ -27,6 +27,12 @@ impl Driver {
         now + grace.saturating_sub(LAST_OF_DRAIN.max(grace / 10))
     }
 
+    /// How much is left of a drain in which state must not be lost.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        let left = self.leaving?.since(self.shared.clock.lease().for_check());
+        (!left.is_zero()).then_some(left)
+    }
+
     /// Ends the drains that have nothing in flight any more, or no time left, and the transfers
     /// that have no time left.
     pub(super) fn check_drains(&mut self) {

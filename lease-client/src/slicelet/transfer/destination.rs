@@ -278,6 +278,9 @@ impl Destination {
                 Err(status) => return meaning(&status),
             };
             let throttle = &self.common.throttle;
+            if message.urgent {
+                throttle.must_go(u64::MAX, Duration::ZERO);
+            }
             while !self.receiver.caught_up()
                 && let Some(wait) = throttle.wait()
             {

@@ -419,6 +419,7 @@ impl Source {
         if frame.mark == Mark::Last {
             frame.samples = self.samples();
         }
+        frame.urgent = self.common.throttle.is_urgent();
         let counters = &self.common.shared.counters;
         counters.state_bytes_out.add(frame.records.len() as u64);
         self.common.throttle.charge(frame.records.len());

@@ -8,7 +8,7 @@ use super::tick::Tick;
 use crate::pace::{LAG_EVERY, Lag, Pacer, Speed, UserLatency};
 
 /// See the module's description.
-pub(super) struct Throttle(Mutex<Pacer>);
+pub(crate) struct Throttle(Mutex<Pacer>);
 
 impl Throttle {
     pub(super) fn new(speed: Speed) -> Self {
@@ -41,6 +41,16 @@ impl Throttle {
     /// A transfer does not gain on the writes to its slice.
     pub(super) fn falls_behind(&self) {
         self.pacer().falls_behind(Instant::now());
+    }
+
+    /// So many bytes must have gone in the time that is left.
+    pub(crate) fn must_go(&self, bytes: u64, left: Duration) {
+        self.pacer().must_go(Instant::now(), bytes, left);
+    }
+
+    /// Whether some must go in time.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.pacer().is_urgent()
     }
 
     /// So many bytes go now.

@@ -1926,6 +1926,9 @@ pub struct StateFrame {
     /// STATE_SAMPLES, each of at most STATE_SAMPLE_BYTES.
     #[prost(bytes = "vec", repeated, tag = "7")]
     pub samples: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// The source is about to end: taken in as fast as a fixed cap allows.
+    #[prost(bool, tag = "8")]
+    pub urgent: bool,
 }
 /// Destination to source: I am prepared, hand over.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
