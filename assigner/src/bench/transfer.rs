@@ -36,7 +36,7 @@ const LARGE: (usize, usize) = (16 << 10, 64 << 10);
 /// Moves of the large slice without load, and of each kind with it.
 const LARGE_MOVES: usize = 3;
 /// How long the pods' own requests are watched before state moves.
-const BEFORE: Duration = Duration::from_secs(5);
+const BEFORE: Duration = Duration::from_secs(10);
 
 /// Two pods under one Assigner. The target has two slices: the lower half moves, the upper half
 /// stays where the planner has put it.
@@ -242,26 +242,34 @@ impl Bench {
     }
 
     /// The p99 of requests to the pods while a gigabyte moves, as a multiple of what it was before.
-    /// The median of some moves.
+    /// All of some moves together.
     async fn cost_for_requests(&mut self, report: &mut Report) -> anyhow::Result<f64> {
-        let mut ratios = Vec::new();
-        let mut during = Vec::new();
+        let (mut quiet, mut loaded, mut speeds) = (Vec::new(), Vec::new(), Vec::new());
+        let p99 = |took: &[f64]| quantile(took, 0.99).context("no request was answered");
         for _ in 0..LARGE_MOVES {
             let before = self.requests(tokio::time::sleep(BEFORE)).await?.1;
-            let (moved, loaded) = self.requests(self.move_it()).await?;
+            let (moved, during) = self.requests(self.move_it()).await?;
             let (_, seconds) = moved?;
-            during.push((LARGE.0 * LARGE.1) as f64 / 1e6 / seconds);
-            let p99 = |took: &[f64]| quantile(took, 0.99).context("no request was answered");
-            ratios.push(p99(&loaded)? / p99(&before)?);
+            eprintln!(
+                "requests took {:.2} ms (p99), and {:.2} ms in the {seconds:.1} s of a move",
+                p99(&before)?,
+                p99(&during)?
+            );
+            speeds.push((LARGE.0 * LARGE.1) as f64 / 1e6 / seconds);
+            quiet.extend(before);
+            loaded.extend(during);
         }
         report.maybe(
             "transfer_mb_per_s_beside_requests",
-            quantile(&during, 0.5),
+            quantile(&speeds, 0.5),
             "MB/s",
             Goal::None,
             "nothing moved",
         );
-        quantile(&ratios, 0.5).context("nothing moved")
+        let (quiet, loaded) = (p99(&quiet)?, p99(&loaded)?);
+        report.figure("user_p99_ms_before", quiet, "ms", Goal::None);
+        report.figure("user_p99_ms_during_transfer", loaded, "ms", Goal::None);
+        Ok(loaded / quiet)
     }
 
     /// Requests at a steady rate for keys that stay, until `until` ends: what came of it, and how
