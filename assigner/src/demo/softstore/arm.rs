@@ -304,7 +304,12 @@ impl Watch {
             now.recent_ms_p99 = now.recent_ms_p99.max(status.recent_ms_p99);
         }
         let (hits, misses) = (now.hits - before.hits, now.misses - before.misses);
-        let reads = (hits + misses).max(1) as f64;
+        if hits + misses == 0 {
+            // While the caches are filled nothing is measured.
+            self.said = (Instant::now(), now, work);
+            return;
+        }
+        let reads = (hits + misses) as f64;
         let per_s = |count: u64| count as f64 / passed.as_secs_f64();
         self.say(&format!(
             "{}: {:.0} reads/s, {:.1} % from cache, {} failed, p99 {:.1} ms, store {:.0} reads/s",
