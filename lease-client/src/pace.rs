@@ -92,6 +92,8 @@ pub struct Pacer {
     floor_rose_at: Option<Instant>,
     /// Another floor, for what must go in time, and until when it holds.
     must_go: Option<(f64, Instant)>,
+    /// Until when another pod is waited for that is about to end: only a cap holds.
+    let_in_until: Option<Instant>,
     /// Bytes that may go now; below zero they were sent in advance.
     allowance: f64,
     filled_at: Instant,
@@ -121,6 +123,7 @@ impl Pacer {
             floor: FLOOR,
             floor_rose_at: None,
             must_go: None,
+            let_in_until: None,
             allowance: 0.0,
             filled_at: now,
             adjusted_at: now,
@@ -151,9 +154,11 @@ impl Pacer {
             *self = Self {
                 observed_before: p99,
                 must_go: self.must_go,
+                let_in_until: self.let_in_until,
                 ..Self::new(self.speed, now)
             };
         }
+        self.end_urgency(now);
         (self.busy_since, self.fresh) = (None, true);
         self.set(self.bytes_per_s.min(START));
         (self.adjusted_at, self.used_at) = (now, Some(now));
@@ -207,9 +212,28 @@ impl Pacer {
         self.set(self.bytes_per_s);
     }
 
-    /// Whether something must go in time.
-    pub fn is_urgent(&self) -> bool {
-        self.must_go.is_some()
+    /// Whether something must go from here in time.
+    pub fn is_urgent(&self, now: Instant) -> bool {
+        self.must_go.is_some_and(|(_, until)| now < until)
+    }
+
+    /// What comes in is of a pod that is about to end: until a few seconds after this was last said
+    /// only a cap slows anything down.
+    pub fn let_in(&mut self, now: Instant) {
+        self.let_in_until = Some(now + MUST_GO_FOR);
+        self.set(self.bytes_per_s);
+    }
+
+    fn end_urgency(&mut self, now: Instant) {
+        let over = |until: Instant| until <= now;
+        if self.must_go.is_some_and(|(_, until)| over(until)) {
+            self.must_go = None;
+        }
+        if self.let_in_until.is_some_and(over) {
+            self.let_in_until = None;
+            // It was faster than requests would have had it.
+            self.set(self.bytes_per_s.min(START));
+        }
     }
 
     fn fill(&mut self, now: Instant) {
@@ -235,9 +259,7 @@ impl Pacer {
         if rose.is_some_and(|at| now.saturating_duration_since(at) > FLOOR_RISES * 2) {
             (self.floor, self.floor_rose_at) = (FLOOR, None);
         }
-        if self.must_go.is_some_and(|(_, until)| until <= now) {
-            self.must_go = None;
-        }
+        self.end_urgency(now);
         let held_up = std::mem::take(&mut self.held_up);
         let fresh = std::mem::take(&mut self.fresh);
         let Some(observed) = p99 else {
@@ -293,9 +315,9 @@ impl Pacer {
             .speed
             .most_bytes_per_s
             .map_or(CEILING, |most| most.max(1) as f64);
-        let least = self
-            .must_go
-            .map_or(self.floor, |(least, _)| least.max(self.floor));
+        let must_go = self.must_go.map_or(0.0, |(least, _)| least);
+        let let_in = self.let_in_until.map_or(0.0, |_| CEILING);
+        let least = self.floor.max(must_go).max(let_in);
         self.bytes_per_s = bytes_per_s.max(least).min(most);
     }
 

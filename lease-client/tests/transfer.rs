@@ -16,6 +16,7 @@ use fake::Fake;
 use leasehold_client::proto::target::TargetConfig;
 use leasehold_client::{OnTransferFailure, Transfers};
 use pod::{LONG, Pod};
+use proxy::Proxy;
 use stateful::{Counter, Large, pair, slow};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,6 +231,55 @@ async fn a_transfer_goes_on_where_its_connection_broke() {
     assert_eq!(a.state.exports(), 1, "it was exported once");
     assert!(b.stats().transfers_in_resumed >= 3, "{:?}", b.stats());
     assert_eq!(b.stats().arrivals_warm, 1);
+}
+
+/// ◆ Wherever the connection breaks between the freeze and the acknowledgement of the last change,
+/// the slice is served again, by one of the two, with everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_break_while_the_slice_is_frozen_lose_nothing() {
+    let fake = Fake::start().await;
+    fake.create("cart", 1, TargetConfig::default());
+    let proxies = [Proxy::start().await, Proxy::start().await];
+    let start = async |proxy: &Proxy| {
+        let pod = Counter::start_with(&fake, |builder| builder.advertise(&proxy.address)).await;
+        proxy.lead_to(Some(&pod.pod.address));
+        pod
+    };
+    let pods = [start(&proxies[0]).await, start(&proxies[1]).await];
+    pods[0].serves(b"alice").await;
+    let mut owner = 0;
+    let mut moved = 0;
+    for n in 0..40u32 {
+        let (from, to) = (&pods[owner], &pods[1 - owner]);
+        let guard = from.pod.slicelet.guard(b"alice").unwrap();
+        to.begin_move(&fake, b"alice").await;
+        pod::until("the slice is frozen", || {
+            from.pod.slicelet.guard(b"alice").is_err()
+        })
+        .await;
+        let count = u64::from(n);
+        from.counts.insert(&guard, b"alice", count).unwrap();
+        drop(guard);
+        // From before the last change is sent to after it was acknowledged.
+        for _ in 0..n {
+            tokio::task::yield_now().await;
+        }
+        proxies[owner].cut();
+        pod::until("the handoff has ended", || !fake.has_open_handoff("cart")).await;
+        pod::until("it is served", || {
+            pods.iter().any(|pod| pod.count(b"alice").is_some())
+        })
+        .await;
+        let serving = pods.iter().position(|pod| pod.count(b"alice").is_some());
+        let serving = serving.unwrap();
+        assert_eq!(pods[serving].count(b"alice"), Some(count), "round {n}");
+        moved += usize::from(serving != owner);
+        owner = serving;
+    }
+    let resumed = |pod: &Counter| pod.pod.slicelet.stats().transfers_in_resumed;
+    let resumed: u64 = pods.iter().map(resumed).sum();
+    println!("{moved} moved, {resumed} resumed");
+    assert!(moved > 0 && resumed > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

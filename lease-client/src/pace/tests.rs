@@ -372,22 +372,42 @@ fn what_must_go_in_time_goes_whatever_requests_take_but_within_the_cap() {
             now += WINDOW;
             pacer.adjust(now, slow, Duration::ZERO);
         }
-        assert!(pacer.bytes_per_s() <= FLOOR as u64 && !pacer.is_urgent());
+        assert!(pacer.bytes_per_s() <= FLOOR as u64 && !pacer.is_urgent(now));
         pacer.must_go(now, gigabyte, Duration::from_secs(10));
         for _ in 0..10 {
             now += WINDOW;
             pacer.adjust(now, slow, Duration::ZERO);
         }
-        assert!(pacer.is_urgent());
+        assert!(pacer.is_urgent(now));
         let speed = pacer.bytes_per_s();
         for _ in 0..40 {
             now += WINDOW;
             pacer.adjust(now, slow, Duration::ZERO);
         }
-        assert!(!pacer.is_urgent(), "it was said long ago");
+        assert!(!pacer.is_urgent(now), "it was said long ago");
         assert!(pacer.bytes_per_s() <= FLOOR as u64);
         speed
     };
     assert!(at_end(None) >= gigabyte / 10);
     assert_eq!(at_end(Some(9 << 20)), 9 << 20);
+}
+
+#[test]
+fn who_lets_in_what_must_come_in_time_says_so_to_nobody_and_then_goes_slowly_again() {
+    let begun = Instant::now();
+    let slow = Some(Duration::from_secs(1));
+    for cap in [None, Some(9 << 20)] {
+        let speed = Speed {
+            most_bytes_per_s: cap,
+            user_p99: Some(Duration::from_millis(1)),
+        };
+        let mut pacer = Pacer::new(speed, begun);
+        pacer.begin(begun, slow);
+        pacer.let_in(begun);
+        assert_eq!(pacer.bytes_per_s(), cap.unwrap_or(CEILING as u64));
+        assert!(!pacer.is_urgent(begun));
+        // No transfer was under way meanwhile, so that nothing was adjusted.
+        pacer.begin(begun + MUST_GO_FOR, slow);
+        assert!(pacer.bytes_per_s() <= START as u64);
+    }
 }

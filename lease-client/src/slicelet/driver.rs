@@ -88,6 +88,8 @@ pub(super) struct Driver {
     events: mpsc::UnboundedSender<Event>,
     /// Set by a drain: until when destinations that are slow are waited for.
     leaving: Option<ClockTime>,
+    /// Set by a drain: when it ends.
+    ends_at: Option<Instant>,
     shut: bool,
     reported: Instant,
 }
@@ -143,6 +145,7 @@ impl Driver {
             calling: BTreeSet::new(),
             events,
             leaving: None,
+            ends_at: None,
             shut: false,
             reported: Instant::now(),
         };
@@ -323,7 +326,11 @@ impl Driver {
                 }
             }
             Action::Freeze { handoff, slice } => {
-                let until = self.shared.clock.lease().for_check() + self.config.drain_deadline;
+                let now = self.shared.clock.lease().for_check();
+                if self.would_lose_state(handoff, now) {
+                    return self.refuse_stateless(handoff);
+                }
+                let until = now + self.config.drain_deadline;
                 self.draining.insert(handoff, Draining { slice, until });
             }
         }
@@ -491,6 +498,7 @@ impl Driver {
             Request::Drain { until, reply } => {
                 let patient = self.patient_until(until);
                 self.leaving = Some(patient);
+                self.ends_at = Some(until);
                 if let Some(engine) = &mut self.engine {
                     engine.hurry();
                 }

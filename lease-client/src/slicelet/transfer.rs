@@ -300,6 +300,11 @@ impl Engine {
         outgoing.commands.connect(line, begin.have);
     }
 
+    /// Whether the destination of the handoff has asked for nothing.
+    pub(super) fn is_stateless(&self, handoff: HandoffId) -> bool {
+        !self.outgoing.contains_key(&handoff)
+    }
+
     /// The slice is frozen and drained: brings the last change over.
     pub(super) fn finish(&self, handoff: HandoffId) -> LastChange {
         match self.outgoing.get(&handoff) {

@@ -273,7 +273,15 @@ impl<V: StateValue> SliceState for StateMap<V> {
         let mut records = records;
         while !records.is_empty() {
             match record::read(slice, &mut records)? {
-                Record::Key { position, value } => self.inner.take_in(&position, value, how),
+                Record::Key { position, value } => {
+                    // As this release writes it, it may have grown; here it could never leave again.
+                    if how == Import::Replace && fits(&position.key, value.as_ref()).is_err() {
+                        return Err(BadRecords(
+                            "a value that is too large to move on".to_owned(),
+                        ));
+                    }
+                    self.inner.take_in(&position, value, how);
+                }
                 Record::Cleared { first, end } => {
                     self.inner.clear(slice, first, end.as_ref(), how);
                 }

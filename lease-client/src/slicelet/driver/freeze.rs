@@ -27,9 +27,9 @@ impl Driver {
         now + grace.saturating_sub(LAST_OF_DRAIN.max(grace / 10))
     }
 
-    /// How much is left of a drain in which state must not be lost.
+    /// How much is left of a drain.
     pub(super) fn time_left(&self) -> Option<Duration> {
-        let left = self.leaving?.since(self.shared.clock.lease().for_check());
+        let left = self.ends_at?.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
 
@@ -98,18 +98,32 @@ impl Driver {
         match last_change {
             LastChange::UnderWay => {}
             LastChange::Failed => self.transfer_failed(handoff),
-            // Whoever comes late in a drain begins cold: with this process the state goes anyway.
-            LastChange::NeverAsked if self.leaving.is_some_and(|until| until <= now) => {
+            LastChange::NeverAsked if self.would_lose_state(handoff, now) => {
+                self.refuse_stateless(handoff);
+            }
+            // It may begin cold.
+            LastChange::NeverAsked => {
                 self.finishing.remove(&handoff);
                 self.inputs
                     .push_back(Input::Drained(handoff, Digest::EMPTY));
             }
-            LastChange::NeverAsked => {
-                tracing::warn!(%handoff, "the destination asks for a slice without its state");
-                self.shared.counters.transfers_out_failed.add(1);
-                self.transfer_failed(handoff);
-            }
         }
+    }
+
+    /// Whether the destination would begin cold with a slice whose state is not to be lost. Whoever
+    /// comes late in a drain may: with this process the state goes anyway.
+    pub(super) fn would_lose_state(&self, handoff: HandoffId, now: ClockTime) -> bool {
+        let late = self.leaving.is_some_and(|until| until <= now);
+        self.engine.as_ref().is_some_and(|engine| {
+            !late && engine.on_failure() == OnTransferFailure::Stay && engine.is_stateless(handoff)
+        })
+    }
+
+    /// The destination keeps no state, or has none of this slice.
+    pub(super) fn refuse_stateless(&mut self, handoff: HandoffId) {
+        tracing::warn!(%handoff, "the destination asks for a slice without its state");
+        self.shared.counters.transfers_out_failed.add(1);
+        self.transfer_failed(handoff);
     }
 
     /// The state of a slice that leaves cannot be brought over: the declared policy.

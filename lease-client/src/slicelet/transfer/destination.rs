@@ -278,17 +278,18 @@ impl Destination {
                 Err(status) => return meaning(&status),
             };
             let throttle = &self.common.throttle;
-            if message.urgent {
-                throttle.must_go(u64::MAX, Duration::ZERO);
-            }
             while !self.receiver.caught_up()
                 && let Some(wait) = throttle.wait()
             {
                 tokio::time::sleep(wait).await;
             }
             throttle.charge(message.records.len());
+            let urgent = message.urgent;
             if let Err(end) = self.frame(message) {
                 return end;
+            }
+            if urgent {
+                self.common.throttle.let_in();
             }
             if let Some(digest) = self.receiver.complete()
                 && let Some(turn) = turn.take()

@@ -50,7 +50,12 @@ impl Throttle {
 
     /// Whether some must go in time.
     pub(super) fn is_urgent(&self) -> bool {
-        self.pacer().is_urgent()
+        self.pacer().is_urgent(Instant::now())
+    }
+
+    /// What comes in must come in time.
+    pub(super) fn let_in(&self) {
+        self.pacer().let_in(Instant::now());
     }
 
     /// So many bytes go now.
