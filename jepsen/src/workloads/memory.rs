@@ -7,6 +7,7 @@
 //! is judged by the same logs: who was handed a slice, by a pod that lived, has its state.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use leasehold_checkers::history::{Call, End, History, Op};
 use leasehold_checkers::linearizable::{self, Budget};
@@ -23,6 +24,8 @@ use crate::workload::{Evidence, Workload};
 
 /// Planned moves with state that a run must have seen.
 const WARM: u64 = 20;
+/// What clients repeat, under one id, until it is answered.
+const REPEATED: &str = "add";
 /// Between the last word of a destination and the surrender.
 const SHORTLY_NS: u64 = 500_000_000;
 
@@ -162,7 +165,8 @@ impl Lives {
         lives
     }
 
-    /// How many lives the key had. What is unknown may have been done in any of them.
+    /// How many lives the key had. What is unknown may have been done in any of them; what is repeated
+    /// until it is answered, also in lives before the one that answered.
     fn of_key(
         &mut self,
         key: &str,
@@ -193,10 +197,22 @@ impl Lives {
             for call in calls {
                 push(lines, call, &name, call.invoke.process);
             }
+            let later = of_key.range((Bound::Excluded(birth), Bound::Unbounded));
+            let repeated = later
+                .flat_map(|(_, calls)| calls)
+                .filter(|call| call.f() == REPEATED);
             let may = |call: &&&Call<'_>| Some(call.call_ns()) <= until_ns;
-            for call in unknown.iter().filter(may) {
+            for call in unknown.iter().chain(repeated).filter(may) {
                 *copies += 1;
-                push(lines, call, &name, *copies);
+                push(
+                    lines,
+                    &Call {
+                        end: End::Unknown(None),
+                        ..**call
+                    },
+                    &name,
+                    *copies,
+                );
             }
         }
         let newest = of_key.last_key_value();
@@ -404,6 +420,53 @@ mod tests {
         assert_eq!(moved(Passing::Surrendered, 17), Verdict::Valid);
         assert_eq!(moved(Passing::Hurried, 20), Verdict::Valid);
         assert_eq!(moved(Passing::Lost, 20), Verdict::Valid);
+    }
+
+    #[test]
+    fn an_addition_may_have_been_done_in_a_life_before_the_one_that_answered_it() {
+        let began = [
+            passage("a", 5, 1, Passing::ColdGranted, 35),
+            passage("b", 7, 38, Passing::ColdGranted, 99),
+        ];
+        let counter = |value: i64, ids: &[&str]| json!({ "value": value, "applied": ids });
+        let read = |value, token, at| done("read", Value::Null, value, token, at);
+        let [asked, mut answered] = done("add", json!([2, "y"]), json!(2), 7, 20);
+        answered.time = 40;
+        let of = |first, second| {
+            let ops = [
+                done("add", json!([1, "x"]), json!(1), 5, 10),
+                [asked.clone(), answered.clone()],
+                read(first, 5, 30),
+                read(second, 7, 50),
+            ];
+            let mut lines = ops.concat();
+            lines.sort_by_key(|op| op.time);
+            let pairs: Vec<[Op; 2]> = lines
+                .chunks(2)
+                .map(|two| [two[0].clone(), two[1].clone()])
+                .collect();
+            let workload = InMemory::counter(&Settings::new(1, &BTreeMap::new()));
+            let outcomes = workload.check(&Evidence {
+                history: &history(&pairs),
+                faults: &[],
+                holds: &[],
+                passages: &began,
+            });
+            let found = outcomes
+                .iter()
+                .find(|outcome| outcome.checker == "linearizable");
+            found.expect("it judged").verdict
+        };
+        let (with, without) = (counter(3, &["x", "y"]), counter(1, &["x"]));
+        let anew = counter(2, &["y"]);
+        assert_eq!(of(with.clone(), anew.clone()), Verdict::Valid);
+        assert_eq!(of(without.clone(), anew), Verdict::Valid);
+        assert_eq!(of(counter(5, &["x", "y"]), with.clone()), Verdict::Invalid);
+        assert_eq!(
+            of(with, counter(0, &[])),
+            Verdict::Invalid,
+            "it was answered here"
+        );
     }
 
     #[test]
