@@ -216,10 +216,12 @@ impl<'a> Planner<'a> {
                 .owner
                 .filter(|owner| assigned.handoff.is_none() && of(owner.session))?;
             let first = slice.first();
-            let rests = |failed: &Failed| failed.rests && self.is_live(failed.to);
+            let is_live = |session: &SessionId| self.snapshot.sessions.contains_key(session);
+            let rests = |failed: &Failed| failed.rests && failed.to.iter().any(is_live);
             let stays = self.moved.contains(&first)
                 || self.snapshot.taking_in.contains_key(&first)
-                || self.snapshot.failed.get(&first).is_some_and(rests);
+                || !self.health(owner.session).draining
+                    && self.snapshot.failed.get(&first).is_some_and(rests);
             (!stays).then_some((*slice, owner))
         };
         self.snapshot.slices.iter().filter_map(movable).collect()
@@ -238,14 +240,17 @@ impl<'a> Planner<'a> {
         });
     }
 
-    fn is_live(&self, session: SessionId) -> bool {
-        self.snapshot.sessions.contains_key(&session)
-    }
-
-    /// Who gets the slice of `from`: where its last handoff failed another, if there is one.
+    /// Who gets the slice of `from`: where its handoffs failed another, if there is one.
     fn hand_over(&mut self, slice: Slice, from: SessionId) -> Option<SessionId> {
-        let failed = self.snapshot.failed.get(&slice.first());
-        self.counts.hand_over(from, failed.map(|failed| failed.to))
+        let nobody = BTreeSet::new();
+        let Some(failed) = self.snapshot.failed.get(&slice.first()) else {
+            return self.counts.hand_over(from, &nobody);
+        };
+        let to = self.counts.hand_over(from, &failed.to);
+        if to.is_some() || failed.rests_in_drain {
+            return to;
+        }
+        self.counts.hand_over(from, &nobody)
     }
 
     fn health(&self, session: SessionId) -> Health {
@@ -294,7 +299,8 @@ impl<'a> Planner<'a> {
     }
 
     /// Moves exactly the excess over an even share, from those who have most to those who have
-    /// least; nothing when no two counts differ by more than one.
+    /// least; nothing when no two counts differ by more than one. Nothing goes where a handoff has
+    /// just failed: a pod that cannot take state in would otherwise be tried with slice after slice.
     fn even_out(&mut self) {
         let excess = self.counts.excess();
         if excess.is_empty() {
@@ -307,6 +313,8 @@ impl<'a> Planner<'a> {
                 .or_default()
                 .push((slice, from));
         }
+        let resting = self.snapshot.failed.values().filter(|failed| failed.rests);
+        let avoided = resting.flat_map(|failed| &failed.to).copied().collect();
         for (donor, count) in excess {
             let mut slices = of_donors.remove(&donor).unwrap_or_default();
             slices.sort_by_key(|(slice, _)| counts::mix(self.seed, slice.first().as_u64()));
@@ -314,7 +322,7 @@ impl<'a> Planner<'a> {
                 if self.budget == 0 || self.full() {
                     return;
                 }
-                let Some(to) = self.counts.even_out(donor) else {
+                let Some(to) = self.counts.even_out(donor, &avoided) else {
                     break;
                 };
                 self.relocate(slice, from, to);

@@ -113,22 +113,27 @@ impl Counts {
         Some(session)
     }
 
-    /// Who gets a slice of `from` by a handoff, rather not `avoided`; none while `from`, or everybody
+    /// Who gets a slice of `from` by a handoff, none of `avoided`; none while `from`, or everybody
     /// else, has as many open as may be.
     pub(super) fn hand_over(
         &mut self,
         from: SessionId,
-        avoided: Option<SessionId>,
+        avoided: &BTreeSet<SessionId>,
     ) -> Option<SessionId> {
-        self.hand_over_to(from, |_, session| Some(session) != avoided)
-            .or_else(|| self.hand_over_to(from, |_, _| true))
+        self.hand_over_to(from, |_, session| !avoided.contains(&session))
     }
 
     /// As [`Self::hand_over`], but to nobody who would then have more than an even share.
-    pub(super) fn even_out(&mut self, from: SessionId) -> Option<SessionId> {
+    pub(super) fn even_out(
+        &mut self,
+        from: SessionId,
+        avoided: &BTreeSet<SessionId>,
+    ) -> Option<SessionId> {
         let (least, ..) = *self.order.first()?;
         let share = self.of.values().sum::<usize>() / self.of.len();
-        let to = self.hand_over_to(from, |count, _| count < share || count == least)?;
+        let to = self.hand_over_to(from, |count, session| {
+            (count < share || count == least) && !avoided.contains(&session)
+        })?;
         self.set(from, |count| count.saturating_sub(1));
         Some(to)
     }

@@ -366,8 +366,64 @@ fn a_held_target_grants_what_is_vacant_empties_who_leaves_and_moves_nothing_else
     assert_eq!(world.settle(0), 3);
 }
 
+/// A handoff to each of `to` has failed, and more than a second ago unless `just_now`.
+fn failed(to: &[SessionId], rests: bool, just_now: bool) -> Failed {
+    Failed {
+        to: to.iter().copied().collect(),
+        rests,
+        rests_in_drain: just_now,
+    }
+}
+
+/// Where the only step of the plan hands a slice over to; none when nothing is planned.
+fn only_handoff(world: &World) -> Option<SessionId> {
+    match world.plan(0)[..] {
+        [] => None,
+        [PlanStep::BeginHandoff { to, .. }] => Some(to),
+        ref other => panic!("{other:?}"),
+    }
+}
+
 #[test]
-fn a_slice_whose_handoff_failed_rests_and_then_goes_to_another() {
+fn a_slice_of_a_suspected_pod_whose_handoff_failed_rests_and_then_goes_to_another() {
+    let mut world = World::new(1, 3, Consistency::Strong);
+    world.settle(0);
+    let first = SliceKey::MIN;
+    let owner = world.state().slices().next().unwrap().1.owner.unwrap();
+    world.suspected.insert(owner.session);
+    let to = only_handoff(&world).unwrap();
+    for just_now in [true, false] {
+        world.failed.insert(first, failed(&[to], true, just_now));
+        assert_eq!(only_handoff(&world), None);
+    }
+    world.failed.insert(first, failed(&[to], false, false));
+    let next = only_handoff(&world).unwrap();
+    assert_ne!(next, to);
+    world
+        .failed
+        .insert(first, failed(&[to, next], false, false));
+    assert_eq!(only_handoff(&world), Some(to), "all have failed");
+}
+
+#[test]
+fn nothing_is_evened_out_to_where_a_handoff_has_just_failed() {
+    let mut world = World::new(9, 2, Consistency::Strong);
+    world.settle(0);
+    let failing = world.register(98, "1");
+    let first = SliceKey::MIN;
+    world.failed.insert(first, failed(&[failing], true, false));
+    assert_eq!(world.plan(0), [], "nobody else has less than his share");
+    let other = world.register(99, "1");
+    world.settle(0);
+    assert_eq!(world.state().owned_by(failing), 0);
+    assert_eq!(world.state().owned_by(other), 2, "an even share of nine");
+    world.failed.insert(first, failed(&[failing], false, false));
+    world.settle(0);
+    assert_eq!(world.state().owned_by(failing), 2);
+}
+
+#[test]
+fn a_slice_of_a_draining_pod_goes_at_once_to_where_its_handoff_has_not_failed() {
     let mut world = World::new(1, 3, Consistency::Strong);
     world.settle(0);
     let first = SliceKey::MIN;
@@ -376,34 +432,31 @@ fn a_slice_whose_handoff_failed_rests_and_then_goes_to_another() {
         target: cart(),
         session: owner.session,
     });
-    let [PlanStep::BeginHandoff { to, .. }] = world.plan(0)[..] else {
-        panic!("{:?}", world.plan(0));
-    };
-    world.failed.insert(first, Failed { to, rests: true });
-    assert_eq!(world.plan(0), vec![]);
-    world.failed.insert(first, Failed { to, rests: false });
-    let [PlanStep::BeginHandoff { to: next, .. }] = world.plan(0)[..] else {
-        panic!("{:?}", world.plan(0));
-    };
+    let to = only_handoff(&world).unwrap();
+    world.failed.insert(first, failed(&[to], true, true));
+    let next = only_handoff(&world).unwrap();
     assert_ne!(next, to);
+    // Nobody is left where it has not failed: a second, however long it would rest otherwise.
+    world.failed.insert(first, failed(&[to, next], true, true));
+    assert_eq!(only_handoff(&world), None);
+    world.failed.insert(first, failed(&[to, next], true, false));
+    assert_eq!(only_handoff(&world), Some(to));
+    // Nor does one count that may not receive.
+    world.suspected.insert(next);
+    world.failed.insert(first, failed(&[to], true, true));
+    assert_eq!(only_handoff(&world), None);
+    world.failed.insert(first, failed(&[to], true, false));
+    assert_eq!(only_handoff(&world), Some(to));
     // One that is gone will not fail again.
+    world.suspected.clear();
     world.apply(Command::ExpireSession {
         target: cart(),
         session: next,
         term: 1,
         successors: vec![],
     });
-    world.failed.insert(
-        first,
-        Failed {
-            to: next,
-            rests: true,
-        },
-    );
-    let [PlanStep::BeginHandoff { to: last, .. }] = world.plan(0)[..] else {
-        panic!("{:?}", world.plan(0));
-    };
-    assert_eq!(last, to, "nobody else is left");
+    world.failed.insert(first, failed(&[next], true, true));
+    assert_eq!(only_handoff(&world), Some(to));
 }
 
 #[test]
