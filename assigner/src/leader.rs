@@ -472,7 +472,7 @@ impl Leader {
                     let _ = answer.send(self.grantor.may_receive(session));
                 }
                 ToLeader::TakenIn { owner, answer } => {
-                    let _ = answer.send(self.streams.taken_in(owner, self.clock.now()));
+                    let _ = answer.send(self.taken_in(owner));
                 }
                 ToLeader::AnsweredAgo { sessions, answer } => {
                     let now = self.clock.now();

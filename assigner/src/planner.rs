@@ -8,6 +8,7 @@
 mod counts;
 mod failures;
 mod restart;
+mod taking_in;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ use leasehold_proto::{SessionId, Slice, SliceKey, limits};
 use counts::Counts;
 pub use failures::{Failed, Failures};
 pub use restart::{Member, Restart};
+pub use taking_in::TakingIn;
 
 /// A target as the planner sees it.
 #[derive(Clone, Debug)]
@@ -28,9 +30,8 @@ pub struct Snapshot<'a> {
     pub slices: Vec<(Slice, &'a Assigned)>,
     /// Every live session.
     pub sessions: BTreeMap<SessionId, Health>,
-    /// Slices whose owner still takes in the state that they came with, and the owner: they are not
-    /// moved.
-    pub taking_in: BTreeMap<SliceKey, SessionId>,
+    /// Slices whose owner still takes in the state that they came with: they are not moved.
+    pub taking_in: BTreeSet<SliceKey>,
     /// Slices whose last handoff ended without effect.
     pub failed: BTreeMap<SliceKey, Failed>,
     /// What the target promises.
@@ -219,7 +220,7 @@ impl<'a> Planner<'a> {
             let is_live = |session: &SessionId| self.snapshot.sessions.contains_key(session);
             let rests = |failed: &Failed| failed.rests && failed.to.iter().any(is_live);
             let stays = self.moved.contains(&first)
-                || self.snapshot.taking_in.contains_key(&first)
+                || self.snapshot.taking_in.contains(&first)
                 || !self.health(owner.session).draining
                     && self.snapshot.failed.get(&first).is_some_and(rests);
             (!stays).then_some((*slice, owner))

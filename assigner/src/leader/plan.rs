@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use leasehold_proto::command::{Command, PlanStep, Reply};
 use leasehold_proto::error::Rejection;
 use leasehold_proto::table::{SessionRecord, TargetState};
-use leasehold_proto::view::Assigned;
-use leasehold_proto::{ClockTime, Mode, SessionId, Slice, SliceKey, TargetName};
+use leasehold_proto::view::{Assigned, Lease};
+use leasehold_proto::{ClockTime, Generation, Mode, SessionId, Slice, SliceKey, TargetName};
 use leasehold_raft_store::ProposeError;
 
-use super::streams::IdMap;
+use super::streams::{IdMap, Streams};
 use super::{Leader, Proposal};
 use crate::loads::Loads;
-use crate::planner::{self, Failures, Health, Load, Member, Restart, SliceUse, Snapshot};
+use crate::planner::{self, Failures, Health, Load, Member, Restart, SliceUse, Snapshot, TakingIn};
 
 /// Pause after a plan that could not be proposed.
 const RETRY: Duration = Duration::from_millis(20);
@@ -55,10 +55,11 @@ struct TargetPlan {
     uneven_until: Option<ClockTime>,
     /// Handoffs that ended without effect.
     failures: Failures,
-    /// When the first slice that rests after one may be tried again, as of the last plan.
+    /// Owners that still took in the state of their slices at the last plan.
+    taking_in: TakingIn,
+    /// When the first slice that rests after a handoff, or is being taken in, may be moved, as of
+    /// the last plan.
     try_again_at: Option<ClockTime>,
-    /// Owners of slices that the last plan left where they are, since their state is on its way.
-    taking_in: BTreeSet<SessionId>,
 }
 
 impl Plans {
@@ -110,7 +111,7 @@ impl Plans {
     pub(super) fn taken_in(&mut self, session: SessionId) {
         let home = self.homes.get(&session);
         if let Some(plan) = home.and_then(|home| self.targets.get_mut(home))
-            && plan.taking_in.contains(&session)
+            && plan.taking_in.concerns(session)
         {
             plan.dirty = true;
         }
@@ -161,7 +162,7 @@ impl Plans {
     }
 
     /// When the first target has settled, or its restart is taken to be over, or a slice whose
-    /// handoff failed has rested.
+    /// handoff failed has rested, or one is not waited for any more.
     pub(super) fn settled_at(&self) -> Option<ClockTime> {
         self.targets
             .values()
@@ -182,6 +183,23 @@ impl Plans {
             .as_ref()
             .map(|restart| restart.leaves_uneven_until(pause))
             .filter(|until| *until > now);
+    }
+
+    fn watch_taking_in(&mut self, target: &TargetState, now: ClockTime, streams: &Streams) {
+        let still = |(slice, assigned): (Slice, &Assigned)| {
+            let owner = assigned.owner?;
+            let session = target.session(owner.session);
+            let draining = session.is_some_and(|session| session.draining);
+            let taken_in = target.has_taken_in(slice.first(), streams.taken_in(owner));
+            (!taken_in).then_some((owner, draining))
+        };
+        let plan = self.targets.entry(target.name().clone()).or_default();
+        plan.taking_in = match target.mode() {
+            Mode::Eventual => {
+                TakingIn::look(&plan.taking_in, now, target.slices().filter_map(still))
+            }
+            Mode::Strong | Mode::Arming(_) => TakingIn::default(),
+        };
     }
 }
 
@@ -232,6 +250,8 @@ impl Leader {
     }
 
     fn plan_target(&mut self, name: TargetName, now: Instant) {
+        // Read once, before: a wait that ends while it plans has ended for the next plan.
+        let read = self.clock.now();
         let planned = {
             let table = self.shared.replica.table();
             let Some(target) = table.target(&name) else {
@@ -240,27 +260,26 @@ impl Leader {
                 return self.plans.target_gone(&name);
             };
             let config = &self.shared.config.planner;
-            self.plans
-                .watch_restart(target, self.clock.now(), config.restart_pause);
+            self.plans.watch_restart(target, read, config.restart_pause);
+            self.plans.watch_taking_in(target, read, &self.streams);
             (!target.is_deleted()).then(|| {
                 let load = load_of_draining(target, &self.shared.loads);
                 let snapshot = self.snapshot(target);
                 (
                     target.config_version(),
                     planner::plan(&snapshot, &load, config.seed),
-                    snapshot.taking_in.into_values().collect::<BTreeSet<_>>(),
                 )
             })
         };
         let took = now.elapsed();
         let plan = self.plans.targets.entry(name.clone()).or_default();
         plan.dirty = false;
-        plan.try_again_at = plan.failures.next_try(self.clock.now());
+        let waits = [plan.failures.next_try(read), plan.taking_in.next_end(read)];
+        plan.try_again_at = waits.into_iter().flatten().min();
         plan.not_before = Some(now + took * SHARE_OF_TIME);
-        let Some((config_version, steps, taking_in)) = planned else {
+        let Some((config_version, steps)) = planned else {
             return;
         };
-        plan.taking_in = taking_in;
         if steps.is_empty() {
             return;
         }
@@ -312,19 +331,29 @@ impl Leader {
         }
     }
 
-    /// Eventual mode: slices whose owner still takes in what the one before it had, and the owner. A
-    /// move would leave that behind.
-    fn taking_in(&self, target: &TargetState) -> BTreeMap<SliceKey, SessionId> {
+    /// Eventual mode: slices whose owner still takes in what the one before it had. A move would
+    /// leave that behind.
+    fn taking_in(&self, target: &TargetState) -> BTreeSet<SliceKey> {
         if target.mode() != Mode::Eventual {
-            return BTreeMap::new();
+            return BTreeSet::new();
         }
-        let now = self.clock.now();
         let still = |(slice, assigned): (Slice, &Assigned)| {
             let (first, owner) = (slice.first(), assigned.owner?);
-            let taken_in = self.streams.taken_in(owner, now);
-            (!target.has_taken_in(first, taken_in)).then_some((first, owner.session))
+            (!target.has_taken_in(first, self.taken_in(owner))).then_some(first)
         };
         target.slices().filter_map(still).collect()
+    }
+
+    /// Up to which view the owner has taken in the state of what it has by this lease or an older
+    /// one, or is not waited for any more; `None` while it is.
+    pub(super) fn taken_in(&self, owner: Lease) -> Option<Generation> {
+        let home = self.plans.homes.get(&owner.session)?;
+        let plan = self.plans.targets.get(home);
+        if plan.is_none_or(|plan| plan.taking_in.waits_for(self.clock.now(), owner)) {
+            self.streams.taken_in(owner)
+        } else {
+            self.streams.known(owner.session)
+        }
     }
 
     /// Steps that lost their compare-and-set need nothing: what beat them has marked the target.

@@ -76,7 +76,6 @@ impl Leader {
         collected: &mut Vec<Renewal>,
     ) {
         let halted = self.is_halted();
-        let now = self.clock.now();
         let incarnation = self.shared.replica.table().incarnation();
         for renew in renewals {
             let session = renew.session;
@@ -85,7 +84,7 @@ impl Leader {
                 Some(attached) if attached.stream != stream => Some(RefusedReason::Superseded),
                 Some(_) if halted => Some(RefusedReason::HigherIncarnation),
                 Some(attached) => {
-                    if attached.note(&renew, now) {
+                    if attached.note(&renew) {
                         self.plans.taken_in(session);
                     }
                     None

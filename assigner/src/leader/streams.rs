@@ -9,7 +9,7 @@ use leasehold_proto::message::Renew;
 use leasehold_proto::target::PodAddress;
 use leasehold_proto::view::{Lease, ViewUpdate};
 use leasehold_proto::wire::{self, AssignerMessage, ClosedReason, RefusedReason, pb};
-use leasehold_proto::{ClockTime, Epoch, Generation, SessionId, TargetName};
+use leasehold_proto::{Epoch, Generation, SessionId, TargetName};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -24,8 +24,6 @@ const FREE_FOR_ANSWERS: usize = OUTBOX / 2;
 /// A target with more attached sessions than this pushes a change only to those that take part;
 /// the others get it with their next renewal.
 const PUSH_TO_ALL: usize = 256;
-/// A merge that is under way for longer than this is not waited for.
-const MERGE_PATIENCE: Duration = Duration::from_secs(30);
 /// Serialised updates kept for one generation of a target.
 const UPDATES_KEPT: usize = 64;
 
@@ -65,29 +63,19 @@ pub(super) struct Attached {
     pub(super) ttl: Duration,
     /// What its last renewal said it knows.
     pub(super) known: Option<Generation>,
-    /// The oldest epoch whose slice it still merges, by its last renewal, and since when it says so.
-    merging: Option<(Epoch, ClockTime)>,
+    /// The oldest epoch whose slice it still merges, by its last renewal.
+    merging: Option<Epoch>,
     /// The newest view sent on this stream; `None` before the first.
     sent: Option<Generation>,
 }
 
 impl Attached {
     /// Notes what a renewal says. Whether more may have been taken in than before.
-    pub(super) fn note(&mut self, renew: &Renew, now: ClockTime) -> bool {
-        let merging = renew.merging.map(|oldest| {
-            let before = self.merging.filter(|(epoch, _)| *epoch == oldest);
-            before.unwrap_or((oldest, now))
-        });
-        let news = merging.is_some() || (self.known, self.merging) != (renew.known, merging);
-        (self.known, self.merging) = (renew.known, merging);
+    pub(super) fn note(&mut self, renew: &Renew) -> bool {
+        let said = (renew.known, renew.merging);
+        let news = (self.known, self.merging) != said;
+        (self.known, self.merging) = said;
         news
-    }
-
-    fn taken_in(&self, epoch: Epoch, now: ClockTime) -> Option<Generation> {
-        let waits = |(oldest, since): (Epoch, ClockTime)| {
-            oldest <= epoch && now.since(since) < MERGE_PATIENCE
-        };
-        self.known.filter(|_| !self.merging.is_some_and(waits))
     }
 }
 
@@ -133,10 +121,17 @@ impl Streams {
 
     /// Up to which view the owner has taken in the state of what it has by this lease or an older
     /// one; `None` when it has not said, or still merges some of that.
-    pub(super) fn taken_in(&self, owner: Lease, now: ClockTime) -> Option<Generation> {
-        self.sessions
-            .get(&owner.session)?
-            .taken_in(owner.epoch, now)
+    pub(super) fn taken_in(&self, owner: Lease) -> Option<Generation> {
+        let merging = self.sessions.get(&owner.session)?.merging;
+        let known = self.known(owner.session)?;
+        merging
+            .is_none_or(|oldest| owner.epoch < oldest)
+            .then_some(known)
+    }
+
+    /// Which view the session knows; `None` when it has not said.
+    pub(super) fn known(&self, session: SessionId) -> Option<Generation> {
+        self.sessions.get(&session)?.known
     }
 
     pub(super) fn open(&mut self, stream: StreamId, out: Outbox, ended: CancellationToken) {

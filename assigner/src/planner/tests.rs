@@ -28,7 +28,7 @@ struct World {
     drain_order: DrainOrder,
     restart: Option<Restart>,
     restarting: bool,
-    taking_in: BTreeMap<SliceKey, SessionId>,
+    taking_in: BTreeSet<SliceKey>,
     failed: BTreeMap<SliceKey, Failed>,
 }
 
@@ -50,7 +50,7 @@ impl World {
             drain_order: DrainOrder::default(),
             restart: None,
             restarting: false,
-            taking_in: BTreeMap::new(),
+            taking_in: BTreeSet::new(),
             failed: BTreeMap::new(),
         };
         let config = TargetConfig {
@@ -570,7 +570,7 @@ fn a_slice_is_not_moved_while_its_owner_takes_in_its_state() {
     world.settle(0);
     let first = world.sessions[0];
     let slices: Vec<Slice> = world.state().slices().map(|(slice, _)| slice).collect();
-    world.taking_in = slices.iter().map(|slice| (slice.first(), first)).collect();
+    world.taking_in = slices.iter().map(|slice| slice.first()).collect();
     world.register(2, "1");
     assert_eq!(world.plan(0), [], "counts are not evened out");
     world.apply(Command::DrainSession {

@@ -1,12 +1,20 @@
 //! Eventual mode, and arming on the way back to strong.
 
+use std::cell::Cell;
+use std::time::Duration;
+
 use leasehold_assigner::testing::TestCluster;
 use leasehold_proto::SliceKey;
 use leasehold_proto::target::{Consistency, Mode, TargetConfig};
 use leasehold_proto::view::View;
 
 use crate::handoffs::serve_until;
-use crate::support::{owned, pods, target};
+use crate::support::{Pod, owned, pods, target};
+
+/// At least so long the leader waits for a merge while the owner drains.
+const WAITED_FOR: Duration = Duration::from_secs(5);
+/// So short that nobody is suspected when the clock is moved past it between two renewals.
+const STEP: Duration = Duration::from_millis(100);
 
 fn eventual() -> TargetConfig {
     TargetConfig {
@@ -38,20 +46,19 @@ async fn in_an_eventual_target_slices_move_at_once() {
     assert_eq!(cluster.look(owner_at_start).await, Some(other));
 }
 
-/// Else what the new owner has not merged yet stays behind with the one before it.
-#[tokio::test]
-async fn in_an_eventual_target_a_slice_moves_on_only_when_its_state_was_merged() {
-    let cluster = TestCluster::start(1).await;
+/// Two pods of an eventual target with one slice; the second one has got it from the first, and
+/// says that it still merges what that one had.
+async fn a_merge_that_goes_on(cluster: &TestCluster) -> Vec<Pod> {
     cluster.create_target_with("cart", 1, eventual()).await;
-    let mut all = pods(&cluster, "cart", 2).await;
-    serve_until(&cluster, &mut all, "one has the slice", |counts| {
+    let mut all = pods(cluster, "cart", 2).await;
+    serve_until(cluster, &mut all, "one has the slice", |counts| {
         counts.iter().sum::<usize>() == 1
     })
     .await;
     if all[1].owned() == 1 {
         all.swap(0, 1);
     }
-    let (former, owner) = (all[0].session(), all[1].session());
+    let owner = all[1].session();
     cluster
         .move_slice("cart", SliceKey::MIN, owner)
         .await
@@ -66,6 +73,15 @@ async fn in_an_eventual_target_a_slice_moves_on_only_when_its_state_was_merged()
         .and_then(lease)
         .map(|owner| owner.epoch);
     all[1].renew().await;
+    all
+}
+
+/// Else what the new owner has not merged yet stays behind with the one before it.
+#[tokio::test]
+async fn in_an_eventual_target_a_slice_moves_on_only_when_its_state_was_merged() {
+    let cluster = TestCluster::start(1).await;
+    let mut all = a_merge_that_goes_on(&cluster).await;
+    let (former, owner) = (all[0].session(), all[1].session());
     all[1].drain().await.unwrap();
     for _ in 0..3 {
         all[1].renew().await;
@@ -78,6 +94,30 @@ async fn in_an_eventual_target_a_slice_moves_on_only_when_its_state_was_merged()
             owner_at_start(table) == Some(former)
         })
         .await;
+}
+
+#[tokio::test]
+async fn a_pod_that_leaves_an_eventual_target_is_emptied_although_it_has_not_merged() {
+    let cluster = TestCluster::start(1).await;
+    let mut all = a_merge_that_goes_on(&cluster).await;
+    let owner = all[1].session();
+    all[1].drain().await.unwrap();
+    let waited = Cell::new(Duration::ZERO);
+    serve_until(&cluster, &mut all, "it is emptied", |counts| {
+        let emptied = counts == [1, 0];
+        if !emptied {
+            cluster.advance_time(STEP);
+            waited.set(waited.get() + STEP);
+        }
+        emptied
+    })
+    .await;
+    assert!(waited.get() >= WAITED_FOR, "{waited:?}");
+    let lives = |table: &leasehold_proto::table::LeaseTable| {
+        let mut live = table.target(&target("cart"))?.live_sessions();
+        live.find(|session| session.id == owner).map(|_| ())
+    };
+    assert_eq!(cluster.look(lives).await, Some(()), "it has not expired");
 }
 
 fn owner_at_start(
