@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use futures::future::{BoxFuture, LocalBoxFuture};
 use leasehold_checkers::run::Hold;
+use leasehold_faults::Effect;
 use leasehold_proto::target::Consistency;
 
 use crate::nemesis::ClusterControl;
@@ -100,6 +101,13 @@ impl Leasehold {
     }
 
     async fn is_ready(&self, all: &[Host]) -> anyhow::Result<()> {
+        let operator = operator::Operator::new(&self.options, all);
+        for host in layout::of_role(all, layout::ASSIGNER).take(self.options.assigners) {
+            // One whose removal was under way when the leader died may have left long after the
+            // fault that removed it was undone.
+            let joined = operator.add_member(&host.spec.name).await?;
+            ensure!(joined == Effect::Done, "{} has not joined", host.spec.name);
+        }
         let admin = Admin::new(&layout::assigners(all), PATIENCE)?;
         let config = admin::config(self.options.mode, self.options.ttl);
         admin
