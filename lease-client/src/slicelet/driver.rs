@@ -182,7 +182,10 @@ impl Driver {
                 Some(event) = side.recv() => self.event(event),
                 Some(request) = sources.requests.recv() => self.request(request),
                 () = wake => self.inputs.push_back(Input::Wake),
-                _ = report.tick() => self.report_load(),
+                _ = report.tick() => {
+                    self.report_load();
+                    self.say_what_must_go();
+                }
             }
             self.work();
         }
@@ -502,7 +505,7 @@ impl Driver {
                 if let Some(engine) = &mut self.engine {
                     engine.hurry();
                 }
-                self.report_load();
+                self.say_what_must_go();
                 self.inputs
                     .push_back(Input::HurryHandoffs { until: patient });
                 self.ask_to_drain(until, Some(reply));
@@ -537,8 +540,6 @@ impl Driver {
             .add(load.iter().map(|(_, asked)| asked).sum());
         let state = self.engine.as_ref().map(Engine::state);
         let line = Arc::clone(&self.line);
-        let left = self.time_left();
-        let throttle = self.engine.as_ref().map(Engine::throttle);
         let report = move || {
             let bytes = |slice| state.as_ref().map_or(0, |state| state.bytes(slice));
             let of_slice = |(slice, asked)| SliceLoad {
@@ -548,11 +549,6 @@ impl Driver {
                 hot_keys: Vec::new(),
             };
             let mut used: Vec<SliceLoad> = load.into_iter().map(of_slice).collect();
-            if let (Some(throttle), Some(left)) = (throttle, left) {
-                let bytes: u64 = used.iter().map(|load| load.state_bytes).sum();
-                // An application that does not count its state may have any amount.
-                throttle.must_go(if bytes > 0 { bytes } else { u64::MAX }, left);
-            }
             used.retain(|load| load.load_per_s > 0.0 || load.state_bytes > 0);
             for loads in used.chunks(limits::LOADS_PER_REPORT) {
                 let loads = loads.to_vec();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use leasehold_proto::command::Digest;
 use leasehold_proto::holder::{Input, Local, Part};
-use leasehold_proto::{ClockTime, HandoffId, mutant};
+use leasehold_proto::{ClockTime, HandoffId, Slice, mutant};
 use tokio::time::Instant;
 
 use super::super::transfer::{Engine, LastChange, OnTransferFailure};
@@ -27,10 +27,24 @@ impl Driver {
         now + grace.saturating_sub(LAST_OF_DRAIN.max(grace / 10))
     }
 
-    /// How much is left of a drain.
-    pub(super) fn time_left(&self) -> Option<Duration> {
-        let left = self.ends_at?.saturating_duration_since(Instant::now());
-        (!left.is_zero()).then_some(left)
+    /// While this process drains: what it still holds must have gone in the time that is left.
+    pub(super) fn say_what_must_go(&self) {
+        let left = self
+            .ends_at
+            .map(|end| end.saturating_duration_since(Instant::now()));
+        let (Some(engine), Some(left)) = (&self.engine, left.filter(|left| !left.is_zero())) else {
+            return;
+        };
+        let (state, throttle) = (engine.state(), engine.throttle());
+        let parts = self.holder.local().iter();
+        let slices: Vec<Slice> = parts.map(|part| part.slice).collect();
+        // Large state may take milliseconds to count.
+        tokio::task::spawn_blocking(move || {
+            let counted = slices.iter().map(|slice| state.bytes(*slice));
+            let bytes = counted.fold(0, u64::saturating_add);
+            // An application that does not count its state may have any amount.
+            throttle.must_go(if bytes > 0 { bytes } else { u64::MAX }, left);
+        });
     }
 
     /// Ends the drains that have nothing in flight any more, or no time left, and the transfers
@@ -82,32 +96,28 @@ impl Driver {
     /// A slice is frozen and nothing is in flight. ◆ With state it is surrendered only when the
     /// destination has acknowledged the last change.
     fn finish(&mut self, handoff: HandoffId, now: ClockTime) {
-        let Some(engine) = &self.engine else {
-            self.inputs
-                .push_back(Input::Drained(handoff, Digest::EMPTY));
-            return;
-        };
-        let last_change = engine.finish(handoff);
-        if last_change != LastChange::UnderWay && mutant!("surrendered_without_its_state") {
-            self.inputs
-                .push_back(Input::Drained(handoff, Digest::EMPTY));
-            return;
-        }
-        self.finishing
-            .insert(handoff, now + engine.finish_deadline());
+        let engine = self.engine.as_ref();
+        let last_change = engine.map(|engine| (engine.finish(handoff), engine.finish_deadline()));
         match last_change {
-            LastChange::UnderWay => {}
-            LastChange::Failed => self.transfer_failed(handoff),
-            LastChange::NeverAsked if self.would_lose_state(handoff, now) => {
+            Some((LastChange::UnderWay, deadline)) => {
+                self.finishing.insert(handoff, now + deadline);
+            }
+            Some(_) if mutant!("surrendered_without_its_state") => self.surrender_cold(handoff),
+            Some((LastChange::Failed, _)) => {
+                // It is frozen already, which decides what the policy means.
+                self.finishing.insert(handoff, now);
+                self.transfer_failed(handoff);
+            }
+            Some((LastChange::NeverAsked, _)) if self.would_lose_state(handoff, now) => {
                 self.refuse_stateless(handoff);
             }
-            // It may begin cold.
-            LastChange::NeverAsked => {
-                self.finishing.remove(&handoff);
-                self.inputs
-                    .push_back(Input::Drained(handoff, Digest::EMPTY));
-            }
+            Some((LastChange::NeverAsked, _)) | None => self.surrender_cold(handoff),
         }
+    }
+
+    fn surrender_cold(&mut self, handoff: HandoffId) {
+        self.inputs
+            .push_back(Input::Drained(handoff, Digest::EMPTY));
     }
 
     /// Whether the destination would begin cold with a slice whose state is not to be lost. Whoever
@@ -135,9 +145,7 @@ impl Driver {
         let frozen = self.finishing.remove(&handoff).is_some();
         match engine.on_failure() {
             OnTransferFailure::Stay => self.inputs.push_back(Input::Withdraw(handoff)),
-            OnTransferFailure::GoCold if frozen => self
-                .inputs
-                .push_back(Input::Drained(handoff, Digest::EMPTY)),
+            OnTransferFailure::GoCold if frozen => self.surrender_cold(handoff),
             // The destination decides when to say ready.
             OnTransferFailure::GoCold => {}
         }
